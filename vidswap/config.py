@@ -1,0 +1,132 @@
+"""Settings of a run: frozen dataclasses, a docstring a field, defaults that work alone.
+
+A YAML file, ``--set key=value`` and command-line options override the defaults; see
+:func:`load_config`. The package needs none of the files in ``configs/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Decoding and encoding."""
+
+    codec: str = "libx264"
+    """FFmpeg name of the video encoder."""
+    crf: int = 17
+    """Constant rate factor of the encoder; lower is better and larger."""
+    encoder_preset: str = "fast"
+    """Speed preset of the encoder."""
+    pix_fmt: str | None = None
+    """Pixel format of the output; None keeps the target's."""
+
+
+@dataclass(frozen=True)
+class FaceConfig:
+    """Detection, tracking, alignment."""
+
+    detector: str = "mediapipe"
+    """Backend: ``mediapipe``, ``insightface`` or ``face-alignment``."""
+    min_score: float = 0.5
+    """Detections below this confidence are dropped."""
+    min_size_px: float = 24.0
+    """Faces smaller than this (longer side of the box, display pixels) are left alone."""
+    select: str = "largest"
+    """Which faces are swapped: ``largest``, ``all`` or a track number."""
+    lost_seconds: float = 2.0
+    """A track without a detection for longer than this is closed."""
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """Finding the latent of a face, and tuning the generator around it."""
+
+    encoder: bool = True
+    """Start from the trained encoder when its weights are there."""
+    fast_size: int = 128
+    """Side in pixels of the cheap synthesis path used for fitting."""
+    first_steps: int = 60
+    """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
+    next_steps: int = 3
+    """Most steps at ``fast_size`` for a frame that follows another."""
+    full_steps: int = 0
+    """Steps at full resolution after those."""
+    learning_rate: float = 0.05
+    """Step size of the latent fit, in units of W's mean standard deviation."""
+    w_pull: float = 0.002
+    """Weight of the pull of W+ towards its own mean over styles (keeps it editable)."""
+    tune_steps: int = 0
+    """Pivotal tuning steps a shot; 0 leaves the generator's weights alone."""
+    tune_learning_rate: float = 3e-4
+    """Step size of pivotal tuning."""
+    locality: float = 1.0
+    """Weight of the locality regularisation of pivotal tuning."""
+
+
+@dataclass(frozen=True)
+class MixConfig:
+    """Mixing the source's identity into the target's latent."""
+
+    mixer: str = "auto"
+    """``gated`` (trained), ``layers`` (copies styles), or ``auto``: trained when it is there."""
+    strength: float = 1.0
+    """0 gives the inversion of the target, 1 the full swap."""
+    layers: str = "5-13"
+    """Styles copied by the ``layers`` mixer."""
+    source_steps: int = 150
+    """Fitting steps of the source photo, done once and cached."""
+
+
+@dataclass(frozen=True)
+class SmoothConfig:
+    """Steadiness in time. 0 switches a smoothing off."""
+
+    lag: int = 2
+    """Frames of look-ahead (bounded memory)."""
+    quad: float = 1.0
+    """Smoothing of the alignment quad, standard deviation in frames."""
+    latent: float = 1.0
+    """Smoothing of the latents, standard deviation in frames."""
+    color: float = 4.0
+    """Smoothing of the colour match, time constant in frames."""
+
+
+@dataclass(frozen=True)
+class CompositeConfig:
+    """Mask, colour, paste."""
+
+    regions: str = "face"
+    """Comma-separated face regions that are swapped: face, or skin, eyes, brows, nose, mouth."""
+    erode: float = 0.0
+    """Shrinks the mask (negative: grows it), in pixels of a 1024 crop."""
+    feather: float = 40.0
+    """Width of the soft edge in pixels of a 1024 crop."""
+    color: Literal["none", "lab", "blocks"] = "lab"
+    """Colour agreement with the target inside the mask."""
+    sharpness: bool = True
+    """Match sharpness and grain to the footage."""
+    occlusion: bool = True
+    """Keep hands, hair and objects in front of the face when the network for it is there."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings of a run."""
+
+    generator: str = "mobilestylegan"
+    """Name of the generator in the registry."""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``."""
+    threads: int = 0
+    """Threads for the networks; 0 chooses."""
+    size: int = 1024
+    """Side of the regenerated face in pixels."""
+    video: VideoConfig = field(default_factory=VideoConfig)
+    faces: FaceConfig = field(default_factory=FaceConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    smooth: SmoothConfig = field(default_factory=SmoothConfig)
+    composite: CompositeConfig = field(default_factory=CompositeConfig)

@@ -1,0 +1,54 @@
+"""Errors that users see, each with the exit code of the command line.
+
+Every failure that a user can mend is a :class:`VidswapError`: one sentence that says what
+is wrong, with the value, and what to do. The command line prints it and exits with
+``exit_code``; anything else is a bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class VidswapError(Exception):
+    """Base of all errors meant for users."""
+
+    exit_code = 1
+
+
+class UsageError(VidswapError):
+    """Wrong options or arguments; nothing was started (exit code 2)."""
+
+    exit_code = 2
+
+
+class InputError(VidswapError):
+    """The target or source cannot be read (exit code 3)."""
+
+    exit_code = 3
+
+
+class NoFaceError(InputError):
+    """No usable face where one is needed, or several where one is needed (exit code 3)."""
+
+
+class OutputError(VidswapError):
+    """The output cannot be written or verified; disk full included (exit code 4)."""
+
+    exit_code = 4
+
+
+class WeightsError(VidswapError):
+    """Weights are missing, damaged or not what the catalogue says (exit code 5)."""
+
+    exit_code = 5
+
+
+class BatchError(VidswapError):
+    """Part of a batch failed; the rest is done (exit code 6)."""
+
+    exit_code = 6
+
+
+class Interrupted(VidswapError):
+    """The user stopped the run; what is finished is kept (exit code 130)."""
+
+    exit_code = 130
