@@ -1,0 +1,211 @@
+"""MobileStyleGAN in PyTorch (Belousov, arXiv 2104.04767), differentiable in latents and weights.
+
+A StyleGAN2-like generator whose convolutions are separable and whose upsampling is an inverse Haar
+transform. ``w`` is a latent of W ``[B, 512]``, ``w_plus`` one of W+ ``[B, 23, 512]``: one style for
+the first convolution, three a stage (up, conv1, conv2) for seven stages, one for the output.
+
+On a CPU one image at a time is fastest (the working set stays in cache), on a GPU batches are.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vidswap.errors import WeightsError
+from vidswap.models.rgb_head import RgbHead
+
+N_STYLES = 23
+W_DIM = 512
+RESOLUTION = 1024
+_STAGES = 7
+_HEAD_STAGE = {128: 4, 256: 5}
+_HEAD_CHANNELS = {128: 256, 256: 128}
+_SEED = 20240229
+
+
+def inverse_haar(x: Tensor) -> Tensor:
+    """Inverse Haar transform: ``[B, 4C, H, W]`` to ``[B, C, 2H, 2W]``.
+
+    The first quarter of the channels is the low band, the rest is ``[C, 3]`` of the bands lh, hl, hh.
+    """
+    batch, channels, height, width = x.shape
+    count = channels // 4
+    low = x[:, :count]
+    lh, hl, hh = x[:, count:].reshape(batch, count, 3, height, width).unbind(2)
+    plus, minus = low + lh, low - lh
+    plus2, minus2 = hl + hh, hl - hh
+    corners = torch.stack((plus + plus2, plus - plus2, minus + minus2, minus - minus2), dim=2)
+    return functional.pixel_shuffle(corners.reshape(batch, channels, height, width), 2) * 0.5
+
+
+def _channel_scale(x: Tensor, style: Tensor) -> Tensor:
+    return x * style[:, :, None, None]
+
+
+class _Convolution(nn.Module):
+    """Style, optional depthwise 3x3, dense convolution, noise, bias, leaky ReLU."""
+
+    def __init__(self, entering: int, leaving: int, size: int, *, separable: bool) -> None:
+        super().__init__()
+        self.depthwise = nn.Parameter(torch.empty(entering, 1, 3, 3)) if separable else None
+        self.weight = nn.Parameter(torch.empty(leaving, entering, *((1, 1) if separable else (3, 3))))
+        self.bias = nn.Parameter(torch.empty(leaving))
+        self.register_buffer("noise", torch.empty(size, size))
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        if self.depthwise is None:
+            x = functional.conv2d(_channel_scale(x, style), self.weight, self.bias, padding=1)
+        else:
+            kernel = self.depthwise
+            if x.shape[0] == 1:  # one image: scaling the kernel is cheaper than scaling the picture
+                kernel = kernel * style[0, :, None, None, None]
+            else:
+                x = _channel_scale(x, style)
+            x = functional.conv2d(x, kernel, padding=1, groups=x.shape[1])
+            x = functional.conv2d(x, self.weight, self.bias)
+        return functional.leaky_relu_(x + self.noise, 0.2)
+
+
+class MobileStyleGAN(nn.Module):
+    """The packaged FFHQ generator.
+
+    :meth:`synthesize` gives images in about [-1, 1]; ``size`` 1024 runs the whole network, 128 and 256
+    stop early and decode the features with a small learned head (see :mod:`vidswap.models.rgb_head`).
+    """
+
+    name = "mobilestylegan"
+    n_styles = N_STYLES
+    w_dim = W_DIM
+    resolution = RESOLUTION
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mapping = nn.ModuleList(nn.Linear(W_DIM, W_DIM) for _ in range(8))
+        self.const = nn.Parameter(torch.empty(1, 512, 4, 4))
+        widths = [512, 512, 512, 512, 512, 256, 128, 64]
+        style_sizes = [512]
+        self.convs = nn.ModuleDict({"0": _Convolution(512, 512, 4, separable=False)})
+        for stage in range(_STAGES):
+            entering, leaving, size = widths[stage], widths[stage + 1], 8 << stage
+            first = 3 * stage + 2
+            self.convs[str(first)] = _Convolution(entering // 4, leaving, size, separable=True)
+            self.convs[str(first + 1)] = _Convolution(leaving, leaving, size, separable=True)
+            style_sizes += [entering, entering // 4, leaving]
+        self.styles = nn.ModuleList(nn.Linear(W_DIM, size) for size in [*style_sizes, 64])
+        self.to_img = nn.Conv2d(64, 12, 1)
+        self.heads = nn.ModuleDict()
+        self.register_buffer("w_avg", torch.zeros(W_DIM))
+        self.register_buffer("w_std", torch.ones(()))
+        self.identifier = "mobilestylegan:random"
+
+    @classmethod
+    def load(cls, path: Path, *, heads: Path | None = None) -> MobileStyleGAN:
+        """Read converted weights and, when given, the heads of the cheap paths.
+
+        :raises WeightsError: when a tensor is missing or has another shape.
+        """
+        model = cls()
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+        missing = [key for key in missing if key not in ("w_avg", "w_std")]
+        if missing or unexpected:
+            raise WeightsError(
+                f"{path.name}: not MobileStyleGAN's weights (missing {missing[:3]}, unknown "
+                f"{unexpected[:3]}); run 'vidswap weights fetch'"
+            )
+        model.measure_w()
+        if heads is not None:
+            model.load_heads(heads)
+        model.identifier = f"{cls.name}:{_fingerprint(tensors)}"
+        return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def load_heads(self, path: Path) -> None:
+        """Read the heads of the 128 and 256 px paths."""
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+        for size in _HEAD_STAGE:
+            prefix = f"head{size}."
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if own:
+                head = self.new_head(size)
+                head.load_state_dict(own)
+                self.heads[str(size)] = head.requires_grad_(False)
+
+    def new_head(self, size: int) -> RgbHead:
+        """An untrained head for a cheap path of ``size`` pixels."""
+        return RgbHead(_HEAD_CHANNELS[size], N_STYLES - 3 * _HEAD_STAGE[size] - 4, W_DIM)
+
+    @torch.no_grad()
+    def measure_w(self, count: int = 4096) -> None:
+        """Set ``w_avg`` [512] and ``w_std`` (mean over axes of W's standard deviation) from samples."""
+        generator = torch.Generator().manual_seed(_SEED)
+        samples = self.map(torch.randn(count, W_DIM, generator=generator))
+        self.w_avg.copy_(samples.mean(0))
+        self.w_std.copy_(samples.std(0).mean())
+
+    @property
+    def device(self) -> torch.device:
+        return self.const.device
+
+    def map(self, z: Tensor) -> Tensor:
+        """Latents ``[B, 512]`` of Z to W ``[B, 512]``."""
+        x = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        for layer in self.mapping:
+            x = functional.leaky_relu(layer(x), 0.2) * math.sqrt(2.0)
+        return x
+
+    def truncate(self, w: Tensor, psi: float) -> Tensor:
+        """Truncation towards the mean: ``w_avg + psi * (w - w_avg)``."""
+        return torch.lerp(self.w_avg, w, psi)
+
+    def sample(self, seed: int, *, psi: float = 0.7) -> Tensor:
+        """The latent ``[1, 512]`` of W of a person that does not exist; the same for every device."""
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(1, W_DIM, generator=generator).to(self.device)
+        return self.truncate(self.map(z), psi)
+
+    def features(self, w_plus: Tensor, stages: int = _STAGES) -> Tensor:
+        """Features after ``stages`` stages, ``[B, C, 4 * 2**stages, ...]``."""
+        if w_plus.ndim != 3 or w_plus.shape[1:] != (N_STYLES, W_DIM):
+            raise ValueError(f"w_plus: expected [B, {N_STYLES}, {W_DIM}], got {tuple(w_plus.shape)}")
+        style = self.styles[0](w_plus[:, 0])
+        x = self.const.expand(w_plus.shape[0], -1, -1, -1)
+        x = self.convs["0"](x.contiguous(memory_format=torch.channels_last), style)
+        for stage in range(stages):
+            up = 3 * stage + 1
+            x = inverse_haar(_channel_scale(x, self.styles[up](w_plus[:, up])))
+            for index in (up + 1, up + 2):
+                x = self.convs[str(index)](x, self.styles[index](w_plus[:, index]))
+        return x
+
+    def synthesize(self, w_plus: Tensor, *, size: int = RESOLUTION) -> Tensor:
+        """Images ``[B, 3, size, size]``, RGB in about [-1, 1], from W+ ``[B, 23, 512]``.
+
+        :param size: 1024, or 128 / 256 for the cheap paths when their heads are loaded.
+        :raises ValueError: for another size or shape.
+        """
+        if size != RESOLUTION:
+            if str(size) not in self.heads:
+                raise ValueError(f"size: expected {RESOLUTION} or one of {list(self.heads)}, got {size}")
+            stage = _HEAD_STAGE[size]
+            return self.heads[str(size)](self.features(w_plus, stage + 1), w_plus[:, 3 * stage + 4 :])
+        x = _channel_scale(self.features(w_plus), self.styles[-1](w_plus[:, -1]))
+        return inverse_haar(self.to_img(x))
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Short hash of the weights, for cache keys and journals."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(key.encode())
+        digest.update(tensors[key].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
