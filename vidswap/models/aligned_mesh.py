@@ -1,0 +1,291 @@
+"""Face mesh and irises of FFHQ-aligned images, differentiable, and features of expression.
+
+The generator's frame (FFHQ alignment) always holds the face at the same place, so the mesh
+network's region of interest (ROI) is one fixed square: no detector, and gradients that do not
+jump. Mesh, iris and eye coordinates are fractions of the aligned image ([0, 1], x right, y down,
+z in the same scale, towards the camera negative). "Left" and "right" are those of the image.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vidswap.errors import WeightsError
+from vidswap.models.mesh import EYE_SIZE, FACE_SIZE, FaceMeshNet, IrisNet
+
+FACE_ROI_CENTRE_XY = (0.5, 0.59)
+FACE_ROI_SIDE = 0.96
+"""MediaPipe's rule (1.5 times the longer side of the landmarks' box), iterated to rest on 40
+samples of the generator at psi 0.8: centre (0.499, 0.589), deviation (0.039, 0.014); side 0.956,
+deviation 0.052; turned by -0.4 degrees, deviation 1. Seven photographs agree (0.50, 0.594; 0.96)."""
+
+EYE_ROI_SCALE = 2.3
+"""Side of the iris network's ROI in widths of the eye."""
+
+EYE_CORNERS = ((33, 133), (362, 263))
+"""Mesh indices of each eye's corner on the left and on the right; left eye, right eye."""
+EYE_RINGS = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380))
+"""Left corner, two points of the upper lid, right corner, two of the lower lid."""
+INNER_LIPS_VERTICAL = ((82, 87), (13, 14), (312, 317))
+INNER_LIPS_CORNERS = (78, 308)
+RIGID_POINTS = (
+    10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 54, 284,
+    103, 332, 67, 297, 109, 338, 98, 327,
+)  # fmt: skip
+"""Forehead, bridge and wings of the nose, eye corners, temples: what expressions move least."""
+
+# Mesh indices that the first 71 points of the iris network stand for, left eye; in groups: lower
+# lid, upper lid, then the rings around the eye and the brow.
+_CONTOUR_LEFT = (
+    33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173,
+)  # fmt: skip
+_CONTOUR_RIGHT = (
+    263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398,
+)  # fmt: skip
+
+
+def _corners(mesh: Tensor) -> Tensor:
+    """Eye corners ``[B, 2 eyes, 2 (left, right), 2]``."""
+    return mesh[:, torch.tensor(EYE_CORNERS, device=mesh.device), :2]
+
+
+class AlignedMesh(nn.Module):
+    """Mesh, presence and irises of aligned images.
+
+    Images above 512 px are first halved by area averaging down to 512 px: the face ROI has then
+    2.6 pixels a sample at most, and the mesh agrees between sizes (no aliasing). At 128 px the
+    ROI is enlarged to the network's 192 px.
+
+    :param refine_eyes: replace x and y of the 32 eyelid points by those of the iris network,
+        as MediaPipe does; the mesh alone follows lids poorly.
+    """
+
+    def __init__(self, mesh: FaceMeshNet, iris: IrisNet, *, refine_eyes: bool = False) -> None:
+        super().__init__()
+        self.mesh = mesh
+        self.iris = iris
+        self.refine_eyes = refine_eyes
+        self.register_buffer(
+            "_face_grid", _roi_grid(FACE_SIZE) * FACE_ROI_SIDE, persistent=False
+        )
+        self.register_buffer("_eye_grid", _roi_grid(EYE_SIZE), persistent=False)
+        self.register_buffer("_centre", torch.tensor(FACE_ROI_CENTRE_XY), persistent=False)
+
+    @classmethod
+    def load(
+        cls, mesh_path: str | Path, iris_path: str | Path, *, refine_eyes: bool = False
+    ) -> AlignedMesh:
+        """From the two converted safetensors files, frozen.
+
+        :raises WeightsError: when a file is missing, damaged or another network.
+        """
+        nets = FaceMeshNet.load(mesh_path), IrisNet.load(iris_path)
+        return cls(*nets, refine_eyes=refine_eyes).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mesh, presence, irises.
+
+        :param images: ``[B, 3, S, S]`` RGB in [-1, 1], S in 128, 256, 512, 1024.
+        :return: mesh ``[B, 468, 3]``; presence probability ``[B]``; irises ``[B, 2, 5, 2]``,
+            left eye in the image first, each centre and four contour points in the order of the
+            network (the right eye's are of the mirrored crop: second and fourth swap sides).
+            The eye boxes follow the mesh but carry no gradient to it.
+        :raises ValueError: for another shape.
+        """
+        images = self._prepared(images)
+        mesh, presence = self._mesh(images)
+        contour, iris = self._eyes(images, mesh)
+        if self.refine_eyes:
+            mesh = _with_eyelids(mesh, contour)
+        return mesh, torch.sigmoid(presence), iris
+
+    def mesh_only(self, images: Tensor) -> Tensor:
+        """Just the mesh ``[B, 468, 3]``, for a third of the cost; never with refined eyes."""
+        return self._mesh(self._prepared(images))[0]
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        size = images.shape[-1]
+        if images.ndim != 4 or images.shape[1:] != (3, size, size) or size not in _SIZES:
+            raise ValueError(
+                f"images: expected [B, 3, S, S] with S in {_SIZES}, got {list(images.shape)}"
+            )
+        images = images * 0.5 + 0.5
+        return F.avg_pool2d(images, size // 512) if size > 512 else images
+
+    def _mesh(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        grid = (self._centre + self._face_grid).expand(images.shape[0], -1, -1, -1)
+        landmarks, presence = self.mesh(_sample(images, grid))
+        scale = FACE_ROI_SIDE / FACE_SIZE
+        offset = F.pad(self._centre - 0.5 * FACE_ROI_SIDE, (0, 1))
+        return landmarks * scale + offset, presence
+
+    def _eyes(self, images: Tensor, mesh: Tensor) -> tuple[Tensor, Tensor]:
+        """Eyelid contours ``[B, 2, 16, 2]`` and irises ``[B, 2, 5, 2]``."""
+        count = images.shape[0]
+        corners = _corners(mesh.detach())
+        centre = corners.mean(2)
+        across = EYE_ROI_SCALE * (corners[:, :, 1] - corners[:, :, 0])
+        down = torch.stack([-across[..., 1], across[..., 0]], -1)
+        # The network knows left eyes: the right eye's x axis runs backwards.
+        mirror = torch.tensor([1.0, -1.0], device=across.device)[:, None]
+        axes = torch.stack([across * mirror, down], -2)  # [B, 2 eyes, 2 axes, 2]
+        grid = torch.einsum("ijk,bekl->beijl", self._eye_grid, axes) + centre[:, :, None, None]
+        # One tall grid an image, so that the image is not repeated for its two eyes.
+        crops = _sample(images, grid.reshape(count, 2 * EYE_SIZE, EYE_SIZE, 2))
+        crops = crops.reshape(count, 3, 2, EYE_SIZE, EYE_SIZE).transpose(1, 2)
+        contour, iris = self.iris(crops.reshape(2 * count, 3, EYE_SIZE, EYE_SIZE))
+        points = torch.cat([contour[:, :16, :2], iris[..., :2]], 1).reshape(count, 2, 21, 2)
+        points = torch.einsum("bepk,bekl->bepl", points / EYE_SIZE - 0.5, axes)
+        points = points + centre[:, :, None]
+        return points[:, :, :16], points[:, :, 16:]
+
+
+_SIZES = (128, 256, 512, 1024)
+
+
+def _roi_grid(size: int) -> Tensor:
+    """Pixel centres of a square of side 1 around 0, ``[size, size, 2]`` (x, y)."""
+    axis = (torch.arange(size) + 0.5) / size - 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y], -1)
+
+
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear samples at ``grid`` ``[B, h, w, 2]``, fractions of the image."""
+    grid = grid.to(images.dtype) * 2 - 1
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _with_eyelids(mesh: Tensor, contour: Tensor) -> Tensor:
+    index = torch.tensor(_CONTOUR_LEFT + _CONTOUR_RIGHT, device=mesh.device)
+    lids = torch.cat([contour.flatten(1, 2), mesh[:, index, 2:]], -1)
+    return mesh.index_copy(1, index, lids)
+
+
+# --- features ------------------------------------------------------------------------------
+
+
+def interocular_distance(mesh: Tensor) -> Tensor:
+    """Distance of the eyes' centres ``[B]``, each the middle of its corners, in the image plane."""
+    left, right = _corners(mesh).mean(2).unbind(1)
+    return (right - left).norm(dim=-1)
+
+
+def mouth_opening(mesh: Tensor) -> Tensor:
+    """Mean gap of the inner lips over the width of the inner mouth, ``[B]``; 0 when closed."""
+    pairs = torch.tensor(INNER_LIPS_VERTICAL, device=mesh.device)
+    gap = _length(mesh[:, pairs[:, 0], :2] - mesh[:, pairs[:, 1], :2]).mean(1)
+    left, right = INNER_LIPS_CORNERS
+    return gap / _length(mesh[:, right, :2] - mesh[:, left, :2])
+
+
+def eye_aspect(mesh: Tensor) -> Tensor:
+    """Eye aspect ratio ``[B, 2]`` (left, right in the image): mean lid gap over the eye's width.
+
+    Soukupová and Čech, "Real-Time Eye Blink Detection using Facial Landmarks" (2016).
+    """
+    p = mesh[:, torch.tensor(EYE_RINGS, device=mesh.device), :2]  # [B, 2, 6, 2]
+    gaps = _length(p[:, :, 1] - p[:, :, 5]) + _length(p[:, :, 2] - p[:, :, 4])
+    return gaps / (2 * _length(p[:, :, 3] - p[:, :, 0]))
+
+
+def gaze(mesh: Tensor, iris: Tensor) -> Tensor:
+    """Iris centres in the frame of the eye corners, ``[B, 2, 2]``.
+
+    x along the line from the left to the right corner, y square to it and down, from the middle
+    of the corners, in widths of the eye: x = -0.5 is the left corner.
+    """
+    left, right = _corners(mesh).unbind(2)
+    axis = right - left
+    offset = iris[:, :, 0] - 0.5 * (left + right)
+    square = axis.square().sum(-1).clamp_min(1e-12)
+    x = (offset * axis).sum(-1) / square
+    y = (offset[..., 1] * axis[..., 0] - offset[..., 0] * axis[..., 1]) / square
+    return torch.stack([x, y], -1)
+
+
+def expression_vector(mesh: Tensor, canonical: Tensor | None = None) -> Tensor:
+    """Landmarks without position, turn and size, ``[B, 468 * 2]`` (x, y in turn).
+
+    Each mesh is brought onto the canonical face by the least-squares similarity (Procrustes) of
+    its x and y, centred, and divided by the canonical inter-ocular distance. Distances between
+    two such vectors compare expressions of a person at one pose; shape and pose stay in them.
+
+    :param canonical: ``[468, 3]``; the generator's mean face when None.
+    """
+    reference = canonical_mesh() if canonical is None else canonical
+    reference = reference.to(mesh)[:, :2]
+    reference = reference - reference.mean(0)
+    points = mesh[..., :2] - mesh[..., :2].mean(1, keepdim=True)
+    energy = points.square().sum((1, 2)).clamp_min(1e-12)
+    # The similarity as a complex factor a + ib.
+    a = (points * reference).sum((1, 2)) / energy
+    cross = points[..., 0] * reference[:, 1] - points[..., 1] * reference[:, 0]
+    b = cross.sum(1) / energy
+    x = a[:, None] * points[..., 0] - b[:, None] * points[..., 1]
+    y = b[:, None] * points[..., 0] + a[:, None] * points[..., 1]
+    unit = interocular_distance(reference[None])
+    return torch.stack([x, y], -1).flatten(1) / unit
+
+
+def head_rotation(mesh: Tensor, canonical: Tensor | None = None) -> Tensor:
+    """Rotation ``[B, 3, 3]`` that turns the canonical (frontal) face to each mesh.
+
+    Kabsch fit over points that expressions move little; x right, y down, z away from the camera.
+    Differentiable (the singular values of a face's spread are distinct).
+    """
+    reference = canonical_mesh() if canonical is None else canonical
+    index = torch.tensor(RIGID_POINTS, device=mesh.device)
+    source = reference.to(mesh)[index]
+    source = source - source.mean(0)
+    points = mesh[:, index]
+    points = points - points.mean(1, keepdim=True)
+    # Scale does not change the rotation; dividing it out keeps the SVD well conditioned.
+    points = points / points.square().sum((1, 2), keepdim=True).sqrt().clamp_min(1e-9)
+    u, _, vh = torch.linalg.svd(torch.einsum("bpi,pj->bij", points, source / source.norm()))
+    sign = torch.linalg.det(u @ vh).detach().sign()
+    flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+    return (u * flip[:, None]) @ vh
+
+
+def pose_features(mesh: Tensor, canonical: Tensor | None = None) -> Tensor:
+    """The rotation of :func:`head_rotation` as ``[B, 9]``.
+
+    For small angles the L2 distance of two is sqrt(2) times the angle between them in radians.
+    """
+    return head_rotation(mesh, canonical).flatten(1)
+
+
+def rotation_angle_degrees(first: Tensor, second: Tensor) -> Tensor:
+    """Angle between rotations ``[B, 3, 3]``, ``[B]`` degrees, exact at small angles too."""
+    half = (first - second).flatten(1).norm(dim=1) / 8**0.5
+    return torch.rad2deg(2 * torch.asin(half.clamp(0.0, 1.0)))
+
+
+def _length(vector: Tensor) -> Tensor:
+    """Norm over the last axis with a finite gradient at zero (closed lips, closed eyes)."""
+    return (vector.square().sum(-1) + 1e-12).sqrt()
+
+
+@functools.cache
+def canonical_mesh() -> Tensor:
+    """The generator's mean face ``[468, 3]``: symmetric, frontal, inter-ocular distance 1, centred.
+
+    From ``vidswap/assets``; made by ``tools/make_canonical_mesh.py``.
+
+    :raises WeightsError: when the package's file is missing or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(__file__).resolve().parent.parent / "assets" / "canonical-mesh.safetensors"
+    try:
+        mesh = load_file(path)["mesh"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise WeightsError(f"cannot read {path} ({error}); install vidswap again") from error
+    return mesh
