@@ -1,0 +1,272 @@
+"""Colour and light of the swapped face, brought to those of the target inside the mask.
+
+``lab`` matches robust mean and spread in CIE L*a*b* (after Reinhard et al., "Color transfer
+between images", 2001); ``blocks`` follows it with a low-frequency map of gains, so that side
+light and cast shadows fall on the new face as they fell on the old one. Both are measured at a
+small size and applied at full size through a table and a smooth map, and both are carried from
+frame to frame in an open :class:`ColorState`.
+
+Swap and target show the same pose, so pixels are compared in pairs, and pairs that disagree with
+the rest (a hand, a beard, a highlight, an open mouth) lose their vote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import kornia
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    resize,
+    resize_map,
+    smoothstep,
+    to_array,
+    to_tensor,
+)
+from vidswap.errors import UsageError
+from vidswap.records import FloatArray
+
+ColorMethod = Literal["none", "lab", "blocks"]
+
+_ANALYSIS_SIZE = 96
+_FIELD_SIZE = 32
+_TABLE_SIZE = 17
+_MIN_SAMPLES = 40.0
+"""Weight (pixels of the analysis size) below which a frame has no say: nearly all is hidden."""
+_SHIFT_LIMIT = np.array([28.0, 18.0, 22.0], np.float32)
+_GAIN_LIMIT = np.array([[0.85, 0.75, 0.75], [1.15, 1.20, 1.20]], np.float32)
+_LOG_FIELD_LIMIT = float(np.log(1.8))
+_FIELD_SIGMA = 0.075
+"""Blur of the light map as part of the crop's side: broader than an eye, narrower than a cheek."""
+_DARK = 0.05
+"""Added to both sides of a ratio, so that noise in black hair or pupils makes no gain."""
+
+
+@dataclass(frozen=True)
+class ColorState:
+    """What a track remembers of its colour match. Start a track, or a shot, with None."""
+
+    center_lab: FloatArray
+    """``[3]`` robust mean of the swap in the mask, L* in 0..100."""
+    shift_lab: FloatArray
+    """``[3]`` added to it."""
+    gain_lab: FloatArray
+    """``[3]`` factors of the distance to the mean."""
+    log_field: FloatArray | None
+    """``[32, 32, 3]`` logarithm of the gain of gamma-encoded RGB; None unless ``blocks``."""
+    frames: int
+    """Frames measured so far."""
+
+
+@dataclass(frozen=True)
+class ColorMatcher:
+    """Match the colour of a swapped face to its target, steadily over time."""
+
+    method: ColorMethod = "blocks"
+    """``none``, ``lab`` or ``blocks``."""
+    smoothing_frames: float = 4.0
+    """Time constant of the exponential smoothing in frames; 0 measures every frame afresh."""
+    strength: float = 1.0
+    """0 leaves the swap's colours, 1 matches fully."""
+
+    def __post_init__(self) -> None:
+        if self.method not in ("none", "lab", "blocks"):
+            raise UsageError(
+                f"unknown colour method {self.method!r}: use 'none', 'lab' or 'blocks'"
+            )
+        if self.smoothing_frames < 0 or not 0 <= self.strength <= 1:
+            raise UsageError(
+                f"colour match: smoothing_frames {self.smoothing_frames} must be at least 0 "
+                f"and strength {self.strength} between 0 and 1"
+            )
+
+    def __call__(
+        self,
+        image: FloatArray,
+        target: FloatArray,
+        mask: FloatArray,
+        state: ColorState | None = None,
+    ) -> tuple[FloatArray, ColorState | None]:
+        """Match one frame.
+
+        :param image: ``[S, S, 3]`` RGB in [0, 1], the regenerated face.
+        :param target: ``[T, T, 3]`` RGB in [0, 1], the target's crop of the same quad.
+        :param mask: ``[M, M]`` where both show the face, occluders taken out.
+        :param state: what the call for the frame before returned; None at a cut.
+        :return: ``[S, S, 3]`` and the state for the next frame.
+        """
+        if self.method == "none" or self.strength == 0:
+            return image, state
+        measured = self._measure(image, target, mask)
+        if measured is not None:
+            state = self._smoothed(measured, state)
+        if state is None:
+            return image, None
+        return self.apply(image, state), state
+
+    def apply(self, image: FloatArray, state: ColorState) -> FloatArray:
+        """Apply a state to an image ``[S, S, 3]`` without measuring."""
+        out = _apply_table(to_tensor(image), _lab_table(state, self.strength))
+        if self.method == "blocks" and state.log_field is not None:
+            field = torch.exp(to_tensor(state.log_field) * self.strength)
+            gain = F.interpolate(
+                field, size=out.shape[-2:], mode="bicubic", align_corners=False
+            )
+            out = _soft_clip(out * gain)
+        return to_array(out.clamp_(0.0, 1.0))
+
+    def _measure(
+        self, image: FloatArray, target: FloatArray, mask: FloatArray
+    ) -> ColorState | None:
+        size = min(_ANALYSIS_SIZE, image.shape[0], target.shape[0])
+        swap, goal = resize(to_tensor(image), size), resize(to_tensor(target), size)
+        swap_lab = _lab(swap).reshape(-1, 3)
+        goal_lab = _lab(goal).reshape(-1, 3)
+        weight = resize_map(mask, size).reshape(-1) * _exposure(goal_lab) * _exposure(swap_lab)
+        if float(weight.sum()) < _MIN_SAMPLES * (size / _ANALYSIS_SIZE) ** 2:
+            return None
+        weight = _agreeing(swap_lab, goal_lab, weight)
+        center, swap_spread = _robust_mean_spread(swap_lab, weight)
+        goal_center, goal_spread = _robust_mean_spread(goal_lab, weight)
+        shift = np.clip(goal_center - center, -_SHIFT_LIMIT, _SHIFT_LIMIT)
+        # The floor keeps two flat pictures from being divided by their noise.
+        gain = np.clip((goal_spread + 1.5) / (swap_spread + 1.5), *_GAIN_LIMIT)
+        state = ColorState(center, shift, gain.astype(np.float32), None, 1)
+        if self.method == "lab":
+            return state
+        matched = _apply_table(swap, _lab_table(state, 1.0))
+        field = _light_field(matched, goal, weight.reshape(size, size))
+        return ColorState(center, shift, state.gain_lab, field, 1)
+
+    def _smoothed(self, new: ColorState, old: ColorState | None) -> ColorState:
+        if old is None or self.smoothing_frames == 0:
+            return new
+        rate = 1.0 - float(np.exp(-1.0 / self.smoothing_frames))
+        # The first frames average what they have; a jump of the light (a flash, a missed cut) is
+        # followed at once, as lagging behind it would show.
+        rate = max(rate, 1.0 / (old.frames + 1))
+        jump = float(np.abs(new.shift_lab - old.shift_lab).max())
+        rate = max(rate, float(smoothstep(np.float32((jump - 6.0) / 12.0))))
+
+        def mix(before: FloatArray, after: FloatArray) -> FloatArray:
+            return (before + rate * (after - before)).astype(np.float32)
+
+        field = new.log_field
+        if field is not None and old.log_field is not None:
+            field = mix(old.log_field, field)
+        return ColorState(
+            center_lab=mix(old.center_lab, new.center_lab),
+            shift_lab=mix(old.shift_lab, new.shift_lab),
+            gain_lab=mix(old.gain_lab, new.gain_lab),
+            log_field=field,
+            frames=old.frames + 1,
+        )
+
+
+def _lab(tensor: torch.Tensor) -> FloatArray:
+    """``[1, 3, H, W]`` RGB to ``[H, W, 3]`` L*a*b*."""
+    return to_array(kornia.color.rgb_to_lab(tensor))
+
+
+def _exposure(lab: FloatArray) -> FloatArray:
+    """Weight of pixels that are neither blown out nor black, where colour means nothing."""
+    lightness = lab[..., 0]
+    return smoothstep((98.0 - lightness) / 8.0) * smoothstep((lightness - 3.0) / 8.0)
+
+
+def _weighted_quantile(values: FloatArray, weight: FloatArray, q: float) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weight[order])
+    index = np.searchsorted(cumulative, q * cumulative[-1])
+    return float(values[order[min(int(index), len(order) - 1)]])
+
+
+def _median_mad(values: FloatArray, weight: FloatArray) -> tuple[float, float]:
+    median = _weighted_quantile(values, weight, 0.5)
+    mad = _weighted_quantile(np.abs(values - median), weight, 0.5)
+    return median, 1.4826 * mad
+
+
+def _agreeing(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> FloatArray:
+    """Weights ``[n]`` less those of pairs that differ otherwise than most, and of non-skin."""
+    kept = weight.copy()
+    # Floors in L*, a*, b*: variation below them is ordinary skin.
+    for lab, floor in ((swap_lab, 6.0), (goal_lab, 6.0), (goal_lab - swap_lab, 4.0)):
+        for channel in range(3):
+            median, spread = _median_mad(lab[:, channel], weight)
+            scale = 2.5 * max(spread, floor)
+            kept *= np.maximum(0.0, 1.0 - ((lab[:, channel] - median) / scale) ** 2)
+    total = float(kept.sum())
+    # Two faces with nothing in common (a mask drawn wrong): better all votes than none.
+    return kept if total > 0.1 * float(weight.sum()) else weight
+
+
+def _robust_mean_spread(lab: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Weighted mean and standard deviation ``[3]`` of samples ``[n, 3]``."""
+    share = (weight / weight.sum())[:, None]
+    mean = (lab * share).sum(axis=0)
+    spread = np.sqrt((((lab - mean) ** 2) * share).sum(axis=0))
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
+    """The affine map in L*a*b* as a table of differences over the RGB cube, ``[1, 3, b, g, r]``."""
+    steps = torch.linspace(0.0, 1.0, _TABLE_SIZE)
+    blue, green, red = torch.meshgrid(steps, steps, steps, indexing="ij")
+    rgb = torch.stack([red, green, blue]).reshape(1, 3, 1, -1)
+    lab = kornia.color.rgb_to_lab(rgb)
+    center = torch.from_numpy(state.center_lab).view(1, 3, 1, 1)
+    shift = torch.from_numpy(state.shift_lab).view(1, 3, 1, 1)
+    gain = torch.from_numpy(state.gain_lab).view(1, 3, 1, 1)
+    moved = (lab - center) * gain + center + shift
+    # Black and white stay: pupils, nostrils and catch lights are not skin.
+    lightness = lab[:, :1]
+    hold = ((lightness / 25.0).clamp(0, 1) * ((100.0 - lightness) / 12.0).clamp(0, 1)) * strength
+    moved = lab + hold * (moved - lab)
+    moved[:, :1] = moved[:, :1].clamp(0.0, 100.0)
+    table = kornia.color.lab_to_rgb(moved, clip=True)
+    return table.reshape(1, 3, _TABLE_SIZE, _TABLE_SIZE, _TABLE_SIZE)
+
+
+def _apply_table(tensor: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    grid = tensor.permute(0, 2, 3, 1)[:, None] * 2 - 1
+    out = F.grid_sample(table, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    return out[:, :, 0]
+
+
+def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> FloatArray:
+    """Smooth logarithm of goal over swap, ``[32, 32, 3]``, by normalised convolution.
+
+    Two rounds: what the first map leaves unexplained by far (features that one face has and the
+    other has not) is left out of the second.
+    """
+    size = weight.shape[0]
+    ratio = torch.log((goal + _DARK) / (swap + _DARK))
+    vote = to_tensor(weight)
+    sigma = _FIELD_SIGMA * size
+    # Far from any vote the map returns to 0 instead of repeating its rim.
+    prior = 0.02
+
+    def smooth(votes: torch.Tensor, width: float) -> torch.Tensor:
+        return gaussian_blur(ratio * votes, width) / (gaussian_blur(votes, width) + prior)
+
+    broad = smooth(vote, 2.0 * sigma)
+    surprise = (ratio - broad).abs().mean(dim=1, keepdim=True) / 0.25
+    field = smooth(vote * (1 - surprise.clamp(0, 1) ** 2), sigma)
+    # Light has little colour of its own: keep half of the difference between the channels.
+    grey = field.mean(dim=1, keepdim=True)
+    field = grey + 0.6 * (field - grey)
+    field = _LOG_FIELD_LIMIT * torch.tanh(field / _LOG_FIELD_LIMIT)
+    return to_array(resize(field, _FIELD_SIZE))
+
+
+def _soft_clip(tensor: torch.Tensor) -> torch.Tensor:
+    """Bend values above 0.9 towards 1 instead of cutting them, so highlights keep their shape."""
+    knee = 0.9
+    over = (tensor - knee).clamp_(min=0.0)
+    return torch.minimum(tensor, torch.full((), knee)) + (1 - knee) * torch.tanh(over / (1 - knee))

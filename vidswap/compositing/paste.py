@@ -1,0 +1,218 @@
+"""Paste-back: the regenerated face at the pixels of the frame, with its opacity.
+
+The frame itself is blended elsewhere, in the frame's own samples: these functions return what
+to blend (``rgb``) and how much of it (``alpha``). Where alpha is 0 the frame is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import kornia
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from vidswap.compositing.arrays import gaussian_blur, to_array, to_tensor
+from vidswap.errors import UsageError
+from vidswap.geometry import apply_homography, quad_to_homography
+from vidswap.records import FloatArray, Swap
+from vidswap.warp import paste_sample
+
+Blend = Literal["alpha", "multiband", "gradient"]
+BLENDS: tuple[str, ...] = ("alpha", "multiband", "gradient")
+
+_MARGIN = 0.02
+"""Room around the mask, as part of the crop, that sampling and blending may look at."""
+_BAND_LEVELS = 4
+_COARSEST_PX = 12
+_SWEEPS = 24
+
+
+def composite(
+    box_rgb: FloatArray,
+    box_xyxy: Sequence[int],
+    swap: Swap,
+    *,
+    blend: Blend = "alpha",
+) -> tuple[FloatArray, FloatArray]:
+    """Swapped pixels of a box of the frame, and their opacity.
+
+    * ``alpha``: the swap as it is, under its feathered mask.
+    * ``multiband``: each octave of detail is blended over its own width (Burt and Adelson,
+      "A multiresolution spline", 1983): coarse light widely, texture sharply.
+    * ``gradient``: the swap's gradients with the frame's values around it (Pérez et al.,
+      "Poisson image editing", 2003), solved as a smooth correction of the swap.
+
+    :param box_rgb: ``[h, w, 3]`` RGB in [0, 1], the frame inside the box.
+    :param box_xyxy: left, top, right, bottom in whole display pixels.
+    :param swap: image, mask and quad.
+    :return: ``rgb [h, w, 3]`` in [0, 1] and ``alpha [h, w]`` in [0, 1]; the result is
+        ``frame + alpha * (rgb - frame)``. Where alpha is 0, rgb is the frame.
+    :raises UsageError: for an unknown blend.
+    :raises ValueError: when the box and its picture differ in size.
+    """
+    if blend not in BLENDS:
+        raise UsageError(f"unknown blend {blend!r}: use one of {', '.join(BLENDS)}")
+    left, top, right, bottom = (int(value) for value in box_xyxy)
+    if box_rgb.shape != (bottom - top, right - left, 3):
+        raise ValueError(
+            f"box_rgb: expected {[bottom - top, right - left, 3]}, got {list(box_rgb.shape)}"
+        )
+    rgb = np.array(box_rgb, dtype=np.float32)
+    alpha = np.zeros(rgb.shape[:2], np.float32)
+    window = _mask_window(swap.mask)
+    part = window and _pixel_box(swap.quad_xy, window, (left, top, right, bottom))
+    if not window or not part:
+        return rgb, alpha
+    area = (part[0] - left, part[1] - top, part[2] - left, part[3] - top)
+    inner = (slice(area[1], area[3]), slice(area[0], area[2]))
+    opacity = _sample_window(swap.mask, swap.quad_xy, window, part, mode="bilinear")[..., 0]
+    pixels = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic")
+    if blend == "multiband":
+        pixels, opacity = _multiband(pixels, rgb[inner], opacity)
+    elif blend == "gradient":
+        pixels = _gradient(pixels, rgb[inner], opacity)
+    rgb[inner] = np.where(opacity[..., None] > 0, pixels, rgb[inner])
+    alpha[inner] = opacity
+    return rgb, alpha
+
+
+def _mask_window(mask: FloatArray) -> tuple[float, float, float] | None:
+    """Square ``(u, v, side)`` of the unit crop that holds the mask; None when it is empty."""
+    size = mask.shape[0]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    low = np.array([columns[0], rows[0]]) / size - _MARGIN
+    high = np.array([columns[-1] + 1, rows[-1] + 1]) / size + _MARGIN
+    side = min(1.0, float((high - low).max()))
+    u, v = np.clip((low + high - side) / 2, 0.0, 1.0 - side)
+    return float(u), float(v), side
+
+
+def _pixel_box(
+    quad_xy: NDArray[np.floating], window: tuple[float, float, float], box: tuple[int, ...]
+) -> tuple[int, int, int, int] | None:
+    """Whole pixels under a window of the crop, cut to the box; None when none are."""
+    corners = _window_quad(quad_xy, window)
+    low = np.maximum(np.floor(corners.min(axis=0)), box[:2]).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0)), box[2:]).astype(int)
+    if (low >= high).any():
+        return None
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _window_quad(
+    quad_xy: NDArray[np.floating], window: tuple[float, float, float]
+) -> NDArray[np.float64]:
+    u, v, side = window
+    corners = np.array([[u, v], [u, v + side], [u + side, v + side], [u + side, v]])
+    return apply_homography(quad_to_homography(quad_xy), corners)
+
+
+def _sample_window(
+    image: FloatArray,
+    quad_xy: NDArray[np.floating],
+    window: tuple[float, float, float],
+    part: tuple[int, int, int, int],
+    *,
+    mode: str,
+) -> FloatArray:
+    """Sample only the part of a crop that the mask needs; outside of the crop masks are 0."""
+    size = image.shape[0]
+    side = min(size, int(np.ceil(window[2] * size)) + 2)
+    column, row = (min(int(value * size), size - side) for value in window[:2])
+    cut = image[row : row + side, column : column + side]
+    quad = _window_quad(quad_xy, (column / size, row / size, side / size))
+    pixels, coverage = paste_sample(cut, quad, part, mode=mode)
+    return pixels * coverage[..., None] if image.ndim == 2 else pixels
+
+
+def _multiband(
+    pixels: FloatArray, frame: FloatArray, opacity: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Blend octave by octave; returns the blended pixels and where they replace the frame."""
+    top, bottom, mask = to_tensor(pixels), to_tensor(frame), to_tensor(opacity)
+    # The pyramid reaches beyond the mask; the swap must not bring its surroundings along.
+    top = torch.where(mask > 0, top, bottom)
+    # A steep mask at the finest level: the pyramid itself widens it towards the coarse ones.
+    weight = ((mask - 0.25) * 2.0).clamp(0, 1)
+    details: list[torch.Tensor] = []
+    for _ in range(_BAND_LEVELS):
+        if min(top.shape[-2:]) < 2 * _COARSEST_PX:
+            break
+        small_top, small_bottom = _halve(top), _halve(bottom)
+        fine_top = top - _grow(small_top, top)
+        fine_bottom = bottom - _grow(small_bottom, bottom)
+        details.append(fine_bottom + weight * (fine_top - fine_bottom))
+        top, bottom, weight = small_top, small_bottom, _halve(weight)
+    out = bottom + weight * (top - bottom)
+    for detail in reversed(details):
+        out = _grow(out, detail) + detail
+    cover = (mask * 6.0).clamp(0, 1)
+    cover = cover * cover * (3 - 2 * cover)
+    return to_array(out.clamp(0, 1)), to_array(cover)
+
+
+def _halve(tensor: torch.Tensor) -> torch.Tensor:
+    size = tuple((length + 1) // 2 for length in tensor.shape[-2:])
+    smooth = kornia.filters.gaussian_blur2d(tensor, (5, 5), (1.1, 1.1), border_type="reflect")
+    return F.interpolate(smooth, size=size, mode="bilinear", align_corners=False)
+
+
+def _grow(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return F.interpolate(tensor, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _gradient(pixels: FloatArray, frame: FloatArray, opacity: FloatArray) -> FloatArray:
+    """Swap plus the harmonic function that takes it to the frame along the mask's rim."""
+    mask = to_tensor(opacity)
+    difference = to_tensor(frame) - to_tensor(pixels)
+    # The rim's own values are averaged along it: a strand of hair on the outline must not
+    # send a streak of its colour across the cheek.
+    rim = mask * (1 - mask)
+    sigma = 0.02 * max(mask.shape[-2:])
+    height, width = mask.shape[-2:]
+    scale = max(1, round(min(height, width) / 128))
+    size = (max(8, height // scale), max(8, width // scale))
+    rim = F.interpolate(rim, size=size, mode="bilinear", align_corners=False, antialias=True)
+    known = F.interpolate(
+        difference, size=size, mode="bilinear", align_corners=False, antialias=True
+    )
+    inside = F.interpolate(mask, size=size, mode="bilinear", align_corners=False) > 0.5
+    weight = gaussian_blur(rim, sigma / scale)
+    value = gaussian_blur(rim * known, sigma / scale) / (weight + 1e-4)
+    correction = solve_laplace(value, ~inside)
+    return (to_tensor(pixels) + _grow(correction, mask)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+
+
+def solve_laplace(boundary: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
+    """Harmonic fill: values that equal ``boundary`` where ``fixed`` and their neighbours' mean
+    elsewhere, solved coarse to fine.
+
+    :param boundary: ``[1, C, H, W]``, read where fixed only.
+    :param fixed: ``[1, 1, H, W]`` bool.
+    """
+    height, width = boundary.shape[-2:]
+    hold = fixed.to(boundary.dtype)
+    if min(height, width) > _COARSEST_PX:
+        size = ((height + 1) // 2, (width + 1) // 2)
+        share = F.interpolate(hold, size=size, mode="bilinear", antialias=True)
+        mean = F.interpolate(boundary * hold, size=size, mode="bilinear", antialias=True)
+        coarse = solve_laplace(mean / share.clamp(min=1e-6), share > 0.5)
+        start = _grow(coarse, boundary)
+        sweeps = _SWEEPS
+    else:
+        share = hold.mean().clamp(min=1e-6)
+        start = ((boundary * hold).mean(dim=(2, 3), keepdim=True) / share).expand_as(boundary)
+        sweeps = 12 * _COARSEST_PX
+    values = torch.where(fixed, boundary, start)
+    for _ in range(sweeps):
+        padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
+        mean = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
+        mean = (mean + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]) / 4
+        values = torch.where(fixed, boundary, mean)
+    return values
