@@ -52,6 +52,8 @@ class InversionConfig:
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
     next_steps: int = 3
     """Most steps at ``fast_size`` for a frame that follows another."""
+    next_rate: float = 0.4
+    """Step size of those, as a share of ``learning_rate``."""
     full_steps: int = 0
     """Steps at full resolution after those."""
     learning_rate: float = 0.05

@@ -1,1 +1,55 @@
-"""TODO"""
+"""Networks, and the protocols that the rooms see them through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vidswap.errors import UsageError
+
+
+class Generator(Protocol):
+    """A StyleGAN-type generator.
+
+    Latents of W are ``[B, w_dim]``, of W+ ``[B, n_styles, w_dim]``; pictures ``[B, 3, size, size]`` are
+    RGB in about [-1, 1] and differentiable in the latent and in :meth:`parameters`.
+    """
+
+    name: str
+    identifier: str
+    """Name and hash of the weights, for cache keys."""
+    n_styles: int
+    w_dim: int
+    resolution: int
+    w_avg: Tensor
+    w_std: Tensor
+
+    def map(self, z: Tensor) -> Tensor: ...
+    def sample(self, seed: int, *, psi: float = 0.7) -> Tensor: ...
+    def synthesize(self, w_plus: Tensor, *, size: int = 1024) -> Tensor: ...
+
+
+def _mobilestylegan(locate: Callable[[str], Path]) -> Generator:
+    from vidswap.models.mobile_stylegan import MobileStyleGAN
+
+    return MobileStyleGAN.load(locate("mobilestylegan"), heads=locate("rgb-heads"))
+
+
+GENERATORS: dict[str, Callable[[Callable[[str], Path]], Generator]] = {
+    "mobilestylegan": _mobilestylegan,
+}
+
+
+def load_generator(name: str, locate: Callable[[str], Path], device: str | torch.device = "cpu") -> Generator:
+    """The generator of a name.
+
+    :param locate: gives the path of weights by their catalogue name.
+    :raises UsageError: for an unknown name. :raises WeightsError: when its weights are missing.
+    """
+    if name not in GENERATORS:
+        raise UsageError(f"generator: {name!r} is unknown; choose one of {', '.join(sorted(GENERATORS))}")
+    return GENERATORS[name](locate).to(device)

@@ -92,8 +92,8 @@ class AlignedMesh(nn.Module):
 
         :param images: ``[B, 3, S, S]`` RGB in [-1, 1], S in 128, 256, 512, 1024.
         :return: mesh ``[B, 468, 3]``; presence probability ``[B]``; irises ``[B, 2, 5, 2]``,
-            left eye in the image first, each centre and four contour points in the order of the
-            network (the right eye's are of the mirrored crop: second and fourth swap sides).
+            left eye in the image first, each the centre, then the iris's edge on the side of the
+            nose, above, on the side of the temple, below.
             The eye boxes follow the mesh but carry no gradient to it.
         :raises ValueError: for another shape.
         """
@@ -114,7 +114,6 @@ class AlignedMesh(nn.Module):
             raise ValueError(
                 f"images: expected [B, 3, S, S] with S in {_SIZES}, got {list(images.shape)}"
             )
-        images = images * 0.5 + 0.5
         return F.avg_pool2d(images, size // 512) if size > 512 else images
 
     def _mesh(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,9 +155,10 @@ def _roi_grid(size: int) -> Tensor:
 
 
 def _sample(images: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear samples at ``grid`` ``[B, h, w, 2]``, fractions of the image."""
+    """Bilinear samples at ``grid`` ``[B, h, w, 2]`` (fractions of the image), brought to [0, 1]."""
     grid = grid.to(images.dtype) * 2 - 1
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    crops = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return crops * 0.5 + 0.5  # here, where the pixels are few
 
 
 def _with_eyelids(mesh: Tensor, contour: Tensor) -> Tensor:

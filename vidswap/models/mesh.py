@@ -98,7 +98,8 @@ class IrisNet(_CropNet):
 
         :param crops: ``[B, 3, 64, 64]`` RGB in [0, 1], 2.3 times as wide as the eye.
         :return: eye contour, lids and brow ``[B, 71, 3]``, and iris ``[B, 5, 3]`` (centre,
-            right, top, left, bottom of the crop's picture), in pixels of the crop.
+            then its edge on the right, that is towards the nose, above, left, below), in pixels
+            of the crop.
         """
         contour, iris = self._outputs(crops)
         return contour.reshape(-1, 71, 3), iris.reshape(-1, 5, 3)

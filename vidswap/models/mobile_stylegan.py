@@ -194,8 +194,9 @@ class MobileStyleGAN(nn.Module):
         if size != RESOLUTION:
             if str(size) not in self.heads:
                 raise ValueError(f"size: expected {RESOLUTION} or one of {list(self.heads)}, got {size}")
-            stage = _HEAD_STAGE[size]
-            return self.heads[str(size)](self.features(w_plus, stage + 1), w_plus[:, 3 * stage + 4 :])
+            head = self.heads[str(size)]
+            rest = w_plus[:, -head.n_rest :] - self.w_avg
+            return head(self.features(w_plus, _HEAD_STAGE[size] + 1), rest)
         x = _channel_scale(self.features(w_plus), self.styles[-1](w_plus[:, -1]))
         return inverse_haar(self.to_img(x))
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Making our own weights from the generator's own samples: no data set."""

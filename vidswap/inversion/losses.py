@@ -1,0 +1,102 @@
+"""What an inversion is asked for: pixels, edges, identity features, and to stay where editing works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidswap.models.identity import DlibIdentity
+
+_TAPS = (2, 6, 9)
+
+
+@dataclass(frozen=True)
+class FitTarget:
+    """A face to be explained, with what is computed from it once."""
+
+    image: Tensor
+    """``[1, 3, S, S]`` in [-1, 1]."""
+    weight: Tensor
+    """``[1, 1, S, S]`` importance of each pixel, mean 1."""
+    features: tuple[Tensor, ...]
+    """Identity features of the face at three depths."""
+    embedding: Tensor
+    """``[1, 128]``."""
+
+
+@torch.no_grad()
+def fit_target(image: Tensor, identity: DlibIdentity, *, face: Tensor | None = None) -> FitTarget:
+    """Prepare an aligned face.
+
+    :param image: ``[1, 3, S, S]`` in [-1, 1].
+    :param face: ``[1, 1, S, S]`` in [0, 1], the face itself and not what is in front of it; its pixels
+        count most, because they are the ones that are pasted. None: an ellipse.
+    """
+    if face is None:
+        face = ellipse(image.shape[-1], image.device)
+    weight = 0.15 + face
+    features, embedding = identity_features(identity, image)
+    return FitTarget(image, weight / weight.mean(), features, embedding)
+
+
+def ellipse(size: int, device: torch.device | None = None) -> Tensor:
+    """The usual place of the face in an aligned crop, ``[1, 1, size, size]``."""
+    axis = (torch.arange(size, device=device) + 0.5) / size
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return ((((x - 0.5) / 0.34) ** 2 + ((y - 0.6) / 0.4) ** 2) < 1).float()[None, None]
+
+
+def identity_features(identity: DlibIdentity, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Unit-length features at three depths, and the embedding, of aligned images."""
+    x = (identity.chips(image) - identity.mean) / 256
+    x = functional.max_pool2d(functional.relu(identity.stem(x)), 3, 2)
+    kept = []
+    for index, block in enumerate(identity.blocks):
+        x = block(x)
+        if index in _TAPS:
+            kept.append(functional.normalize(x, dim=1, eps=1e-3))
+    return tuple(kept), identity.fc(x.mean((2, 3)))
+
+
+def edges(image: Tensor) -> Tensor:
+    """Differences to the right and lower neighbour, ``[B, 6, S - 1, S - 1]``."""
+    right = image[:, :, :-1, 1:] - image[:, :, :-1, :-1]
+    down = image[:, :, 1:, :-1] - image[:, :, :-1, :-1]
+    return torch.cat((right, down), 1)
+
+
+def reconstruction_loss(
+    made: Tensor, target: FitTarget, identity: DlibIdentity | None, *, identity_weight: float = 0.3
+) -> Tensor:
+    """Weighted pixels and edges, and identity features when a network is given; a scalar."""
+    difference = made - target.image
+    loss = (target.weight * (difference.square() + 0.1 * difference.abs())).mean()
+    edge = edges(difference)
+    loss = loss + 0.5 * (target.weight[:, :, :-1, :-1] * edge.abs()).mean()
+    if identity is not None:
+        features, embedding = identity_features(identity, made)
+        for mine, theirs in zip(features, target.features, strict=True):
+            loss = loss + 0.15 * (mine - theirs).square().sum(1).mean()
+        loss = loss + identity_weight * (embedding - target.embedding).square().sum()
+    return loss
+
+
+def w_pull(w_plus: Tensor, w_avg: Tensor, w_std: Tensor) -> Tensor:
+    """How far a code lies from where the generator edits well.
+
+    Mean square, in units of W's standard deviation, of the distance of the mean style to ``w_avg`` and of
+    the styles to their mean; after e4e's delta regularisation (Tov et al., 2102.02766).
+    """
+    mean = w_plus.mean(1, keepdim=True)
+    spread = (w_plus - mean).square().mean()
+    return ((mean - w_avg).square().mean() + spread) / w_std.square()
+
+
+def face_psnr(made: Tensor, target: FitTarget, face: Tensor | None = None) -> float:
+    """PSNR in dB inside the face (ellipse when no map is given)."""
+    face = ellipse(made.shape[-1], made.device) if face is None else face
+    error = ((made.clamp(-1, 1) - target.image).square().mean(1, keepdim=True) * face).sum() / face.sum()
+    return float(-10 * torch.log10(error / 4 + 1e-12))

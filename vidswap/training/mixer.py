@@ -1,0 +1,185 @@
+"""Training of the latent mixer on the generator's own samples (LatentSwap, arXiv 2402.18351).
+
+Each step mixes random pairs of codes, renders the result on the 128 px path and asks for the identity of
+the source, for everything else of the target: the picture outside the face, light and colour (means of
+blocks), expression, mouth, eyelids, gaze and head pose (differentiable face mesh and irises), and for a
+small change of the latent.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidswap.models import aligned_mesh as shape
+from vidswap.models.aligned_mesh import AlignedMesh
+from vidswap.models.identity import DlibIdentity
+from vidswap.models.mixer import GatedMixer, ResidualMixer, mixer_metadata
+from vidswap.models.mobile_stylegan import MobileStyleGAN
+from vidswap.training.bank import Bank
+from vidswap.training.checkpoint import Checkpoint, save_weights
+
+
+@dataclass(frozen=True)
+class MixerOptions:
+    """Settings of ``vidswap train mixer``."""
+
+    steps: int = 3000
+    pairs: int = 8
+    """Pairs a step; on a CPU they are run one by one."""
+    learning_rate: float = 1e-3
+    seed: int = 1
+    same_share: float = 0.05
+    """Share of pairs of a face with itself. (The gated form is exact on them.)"""
+    identity: float = 1.0
+    outside: float = 1.0
+    light: float = 1.0
+    latent: float = 0.03
+    expression: float = 0.6
+    mouth: float = 0.5
+    eyes: float = 0.5
+    gaze: float = 0.5
+    pose: float = 0.3
+    save_every: int = 50
+    held_out: int = 64
+    """Codes at the end of the bank that are never trained on."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What the losses look through; all frozen."""
+
+    generator: MobileStyleGAN
+    identity: DlibIdentity
+    meshes: AlignedMesh
+
+
+def _target_features(bank: Bank, index: int) -> dict[str, Tensor]:
+    mesh, iris = bank.meshes[index : index + 1], bank.irises[index : index + 1]
+    return {
+        "expression": shape.expression_vector(mesh),
+        "mouth": shape.mouth_opening(mesh),
+        "eyes": shape.eye_aspect(mesh),
+        "gaze": shape.gaze(mesh, iris),
+        "pose": shape.pose_features(mesh),
+    }
+
+
+def pair_losses(
+    nets: Networks, bank: Bank, source: int, target: int, mixed: Tensor
+) -> dict[str, Tensor]:
+    """Unweighted losses of one mixed code ``[1, n_styles, 512]``."""
+    image = nets.generator.synthesize(mixed, size=128)
+    wanted = bank.image(target)
+    embedding = nets.identity.embed_aligned(image)
+    mesh, _, iris = nets.meshes(image)
+    made = {
+        "expression": shape.expression_vector(mesh),
+        "mouth": shape.mouth_opening(mesh),
+        "eyes": shape.eye_aspect(mesh),
+        "gaze": shape.gaze(mesh, iris),
+        "pose": shape.pose_features(mesh),
+    }
+    asked = _target_features(bank, target)
+    outside = 1 - functional.max_pool2d(bank.faces[target][None, None].float() / 255, 5, 1, 2)
+    deviation = (mixed - bank.codes[target : target + 1]) / nets.generator.w_std
+    losses = {
+        "identity": (embedding - bank.embeddings[source : source + 1]).square().sum(),
+        "outside": ((image - wanted).abs() * outside).sum() / (3 * outside.sum() + 1),
+        "light": functional.l1_loss(functional.avg_pool2d(image, 16), functional.avg_pool2d(wanted, 16)),
+        "latent": deviation.square().mean(),
+        "expression": (made["expression"] - asked["expression"]).view(-1, 2).norm(dim=1).mean(),
+    }
+    for name in ("mouth", "eyes", "gaze", "pose"):
+        losses[name] = functional.smooth_l1_loss(made[name], asked[name], beta=0.05)
+    return losses
+
+
+def _weights(options: MixerOptions) -> dict[str, float]:
+    names = ("identity", "outside", "light", "latent", "expression", "mouth", "eyes", "gaze", "pose")
+    return {name: getattr(options, name) for name in names}
+
+
+def train_mixer(
+    nets: Networks,
+    bank: Bank,
+    mixer: GatedMixer | ResidualMixer,
+    output: Path,
+    options: MixerOptions,
+    *,
+    log: Callable[[str], None],
+    batch_size: int = 1,
+) -> None:
+    """Train, resuming from a checkpoint beside ``output``; publishes fp16 weights as it goes."""
+    if isinstance(mixer, GatedMixer):
+        mixer.center.copy_(nets.generator.w_avg)
+        mixer.scale.fill_(0.7 * float(nets.generator.w_std))
+    optimizer = torch.optim.Adam(mixer.parameters(), lr=options.learning_rate, betas=(0.9, 0.99))
+    checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
+    start = checkpoint.resume({"mixer": mixer, "optimizer": optimizer})
+    weights = _weights(options)
+    running: dict[str, float] = {}
+    train_on = len(bank) - options.held_out
+    for step in range(start, options.steps):
+        random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+        rate = options.learning_rate * min(1.0, (step + 1) / 30)
+        rate *= 0.5 * (1 + math.cos(math.pi * step / options.steps)) + 0.02
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(options.pairs):
+            source, target = torch.randint(train_on, (2,), generator=random).tolist()
+            if float(torch.rand((), generator=random)) < options.same_share:
+                source = target
+            mixed = mixer(bank.codes[source : source + 1], bank.codes[target : target + 1])
+            losses = pair_losses(nets, bank, source, target, mixed)
+            total = sum(weights[name] * value for name, value in losses.items())
+            (total / options.pairs).backward()
+            for name, value in losses.items():
+                running[name] = 0.99 * running.get(name, float(value)) + 0.01 * float(value)
+        torch.nn.utils.clip_grad_norm_(mixer.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 25 == 0:
+            _report(output, step + 1, running, log)
+        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+            checkpoint.save(step + 1, {"mixer": mixer, "optimizer": optimizer})
+            save_weights(
+                output, mixer.state_dict(), mixer_metadata(mixer, steps=step + 1, seed=options.seed)
+            )
+    del batch_size
+
+
+def _report(output: Path, step: int, running: dict[str, float], log: Callable[[str], None]) -> None:
+    path = output.with_suffix(".csv")
+    fresh = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if fresh:
+            writer.writerow(["step", *running])
+        writer.writerow([step, *(f"{value:.5f}" for value in running.values())])
+    log(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in running.items()))
+
+
+@torch.no_grad()
+def evaluate_mixer(
+    nets: Networks, bank: Bank, mix: Callable[[Tensor, Tensor], Tensor], *, pairs: int, first: int
+) -> dict[str, float]:
+    """Mean losses, and mean identity distance to source and target, on unseen pairs from ``first``."""
+    random = torch.Generator().manual_seed(4242)
+    totals: dict[str, float] = {}
+    for _ in range(pairs):
+        source, target = (first + torch.randperm(len(bank) - first, generator=random)[:2]).tolist()
+        mixed = mix(bank.codes[source : source + 1], bank.codes[target : target + 1])
+        losses = pair_losses(nets, bank, source, target, mixed)
+        values = {name: float(value) for name, value in losses.items()}
+        values["distance_to_source"] = math.sqrt(values.pop("identity"))
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0.0) + value / pairs
+    return totals
