@@ -17,6 +17,7 @@ LEAVES = {
     "config",
     "streaming",
     "landmarks",
+    "locking",
     "warp",
     "cache",
     "__version__",
