@@ -114,7 +114,11 @@ class AlignedMesh(nn.Module):
             raise ValueError(
                 f"images: expected [B, 3, S, S] with S in {_SIZES}, got {list(images.shape)}"
             )
-        return F.avg_pool2d(images, size // 512) if size > 512 else images
+        if size > 512:
+            # Means of 2 x 2 pixels; slices are several times faster here than avg_pool2d.
+            images = images[..., ::2, :] + images[..., 1::2, :]
+            images = (images[..., ::2] + images[..., 1::2]) * 0.25
+        return images
 
     def _mesh(self, images: Tensor) -> tuple[Tensor, Tensor]:
         grid = (self._centre + self._face_grid).expand(images.shape[0], -1, -1, -1)
