@@ -114,14 +114,23 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def temporary_beside(path: Path) -> Path:
+    """An unused name in the folder of ``path``, short enough beside the longest of names."""
+    return path.with_name(f".vidswap-{os.getpid()}-{secrets.token_hex(6)}.tmp")
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Writes a file that has either its old or its new content, whatever happens.
 
     The temporary beside it bears a name of its own, so that two runs never share one.
+
+    Args:
+        mode: permissions of the file, less the umask.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with open(temporary, "xb") as stream:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with open(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
