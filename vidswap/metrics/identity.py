@@ -21,7 +21,7 @@ def embedding_distance(first: Array, second: Array) -> Array:
     """L2 distance between embeddings; unit: that of the embedding, lower is more alike.
 
     For dlib's network two photos of one person are under 0.6 apart and different people about
-    0.75 (King, dlib 19.3). Broadcasts over leading axes: ``[..., D]`` and ``[..., D]`` to ``[...]``.
+    0.75 (King, dlib 19.3). Broadcasts over leading axes, ``[..., D]`` to ``[...]``.
     """
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     return np.linalg.norm(difference, axis=-1)
@@ -56,7 +56,7 @@ def retrieval(probes: Array, right: Array, distractors: Array) -> Retrieval:
     gallery is nearer to it than the right person.
 
     :param probes: ``[N, D]`` embeddings of swapped frames.
-    :param right: ``[D]``, or ``[K, D]`` for several photos of the right person (the nearest counts).
+    :param right: ``[D]``, or ``[K, D]`` for several photos of them (the nearest counts).
     :param distractors: ``[M, D]`` other people; the target's own person belongs among them,
         for a swap that did nothing must not count as a hit.
     :raises ValueError: when a shape is wrong.

@@ -23,7 +23,7 @@ _SSIM_WINDOW = 11
 
 
 def masked_mse(first: Array, second: Array, mask: Array | None = None) -> float:
-    """Mean squared difference over pixels and channels, pictures in [0, 1]; NaN in an empty mask."""
+    """Mean squared difference over pixels and channels in [0, 1]; NaN for an empty mask."""
     a, b = picture("first", first), picture("second", second)
     same_shape(a, b)
     weight = mask_for(a.shape, mask)
