@@ -1,1 +1,25 @@
-"""TODO"""
+"""Seating a regenerated face in the frame: mask, occluders, colour, detail, paste-back."""
+
+from __future__ import annotations
+
+from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
+from vidswap.compositing.detail import match_detail
+from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
+from vidswap.compositing.occlusion import combine, residual_occlusion
+from vidswap.compositing.paste import BLENDS, Blend, composite
+
+__all__ = [
+    "BLENDS",
+    "REGIONS",
+    "Blend",
+    "ColorMatcher",
+    "ColorMethod",
+    "ColorState",
+    "combine",
+    "composite",
+    "face_mask",
+    "face_outline",
+    "match_detail",
+    "parse_regions",
+    "residual_occlusion",
+]

@@ -255,8 +255,8 @@ def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> 
     def smooth(votes: torch.Tensor, width: float) -> torch.Tensor:
         return gaussian_blur(ratio * votes, width) / (gaussian_blur(votes, width) + prior)
 
-    broad = smooth(vote, 2.0 * sigma)
-    surprise = (ratio - broad).abs().mean(dim=1, keepdim=True) / 0.25
+    broad = smooth(vote, 1.6 * sigma)
+    surprise = (ratio - broad).abs().mean(dim=1, keepdim=True) / 0.35
     field = smooth(vote * (1 - surprise.clamp(0, 1) ** 2), sigma)
     # Light has little colour of its own: keep half of the difference between the channels.
     grey = field.mean(dim=1, keepdim=True)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidswap.compositing.arrays import gaussian_blur, luma, resize, resize_map, to_array, to_tensor
+from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, to_array, to_tensor
 from vidswap.errors import UsageError
 from vidswap.records import FloatArray
 
@@ -25,6 +25,15 @@ _MIN_GRAIN = 0.0012
 _BLOCK = 8
 _FLAT_SHARE = 0.2
 """Quantile of blocks, by activity, that count as flat."""
+_PRE_BLUR = 0.7
+_FLAT_BIAS = 0.0952
+"""What that quantile reads of pure white noise of level 1 (64 samples a block)."""
+_CROP_KEEPS = 0.62
+"""Part of white grain's level that survives footage -> larger crop -> back (cubic both ways)."""
+_CROP_SOFTENS = 0.1
+"""What the same journey takes off the octave ratio of an ordinary picture."""
+_PASTE_KEEPS = 0.86
+"""Part of the grain made here that survives the enlargement and the paste."""
 _CHROMA_GRAIN = 0.25
 
 
@@ -59,19 +68,29 @@ def match_detail(
     face = resize_map(mask, side) > 0.5
     if face.sum() < 16 * _BLOCK**2:
         return swap_image
-    swap = resize(to_tensor(swap_image), side)
-    target_luma = to_array(luma(resize(to_tensor(target_crop), side)))
+    swap = _reduce(to_tensor(swap_image), side)
+    target_luma = to_array(_reduce(luma(to_tensor(target_crop)), side))
     swap_luma = luma(swap)
-    target_noise = noise_level(target_luma, face)
-    sigma = matching_blur(to_array(swap_luma), target_luma, face, noise=target_noise)
+    enlarged = side < target_crop.shape[0]
+    seen_noise = noise_level(target_luma, face)
+    target_noise = seen_noise / _CROP_KEEPS if enlarged else seen_noise
+    sigma = matching_blur(
+        to_array(swap_luma),
+        target_luma,
+        face,
+        noise=seen_noise,
+        allowance=_CROP_SOFTENS if enlarged else 0.0,
+    )
     softened = gaussian_blur(swap, strength * sigma)
     own_noise = noise_level(to_array(luma(softened)), face)
     # Grain at or below the swap's own finest texture is there already.
     missing = float(np.sqrt(max(target_noise**2 - own_noise**2, 0.0))) * strength
     if missing >= _MIN_GRAIN:
-        softened = softened + _grain(side, seed) * min(missing, _MAX_GRAIN)
-    out = softened if side == size else _back_to_size(swap_image, swap, softened)
-    return to_array(out.clamp_(0.0, 1.0))
+        kept = _PASTE_KEEPS if side < size else 1.0
+        softened = softened + _grain(side, seed) * (min(missing, _MAX_GRAIN) / kept)
+    elif sigma == 0:
+        return swap_image
+    return _carried(swap_image, softened - swap, face)
 
 
 def noise_level(grey: FloatArray, mask: FloatArray) -> float:
@@ -81,7 +100,9 @@ def noise_level(grey: FloatArray, mask: FloatArray) -> float:
     "Fast noise variance estimation", 1996); its robust spread in the quietest fifth of the
     blocks under the mask leaves texture out.
     """
-    mixed = grey[:-2] - 2 * grey[1:-1] + grey[2:]
+    # The very finest frequencies come and go with the sub-pixel phase of the crop: damp them.
+    smooth = to_array(gaussian_blur(to_tensor(grey), _PRE_BLUR))
+    mixed = smooth[:-2] - 2 * smooth[1:-1] + smooth[2:]
     mixed = (mixed[:, :-2] - 2 * mixed[:, 1:-1] + mixed[:, 2:]) / 6.0
     rows, columns = (length // _BLOCK for length in mixed.shape)
     if rows == 0 or columns == 0:
@@ -99,11 +120,18 @@ def noise_level(grey: FloatArray, mask: FloatArray) -> float:
     level = blocks(grey[1:-1, 1:-1])[covered].mean(axis=1)
     spread = 1.4826 * np.median(np.abs(blocks(mixed)[covered]), axis=1)
     usable = spread[(level > 0.04) & (level < 0.96)]
-    return float(np.quantile(usable, _FLAT_SHARE)) if usable.size >= 8 else 0.0
+    if usable.size < 8:
+        return 0.0
+    return float(np.quantile(usable, _FLAT_SHARE)) / _FLAT_BIAS
 
 
 def matching_blur(
-    swap_grey: FloatArray, target_grey: FloatArray, mask: FloatArray, *, noise: float = 0.0
+    swap_grey: FloatArray,
+    target_grey: FloatArray,
+    mask: FloatArray,
+    *,
+    noise: float = 0.0,
+    allowance: float = 0.0,
 ) -> float:
     """Gaussian sigma in pixels that makes the swap as soft as the target, 0 if it is already.
 
@@ -112,8 +140,9 @@ def matching_blur(
 
     :param swap_grey: ``[H, W]`` at the footage's resolution; ``target_grey`` and ``mask`` too.
     :param noise: standard deviation of the target's grain, which is taken off its energy.
+    :param allowance: added to the target's ratio for what resampling took from it.
     """
-    goal = _octave_ratio(to_tensor(target_grey), mask, noise)
+    goal = _octave_ratio(to_tensor(target_grey), mask, noise) + allowance
     grey = to_tensor(swap_grey)
     previous_sigma, previous = 0.0, _octave_ratio(grey, mask, 0.0)
     if previous <= goal:
@@ -133,10 +162,12 @@ def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float) -> float:
     two = gaussian_blur(grey, 2.4)
     fine, middle = (grey - one)[0, 0].numpy()[mask], (one - two)[0, 0].numpy()[mask]
     # White noise through these two filters keeps these parts of its variance.
-    fine_energy = _trimmed_energy(fine) - 0.68 * noise**2
-    middle_energy = _trimmed_energy(middle) - 0.09 * noise**2
+    fine_energy, middle_energy = _trimmed_energy(fine), _trimmed_energy(middle)
+    # Pores pass for grain in part: at most half of the energy is taken to be grain.
+    fine_energy -= min(0.63 * noise**2, 0.5 * fine_energy)
+    middle_energy -= min(0.09 * noise**2, 0.5 * middle_energy)
     floor = 1e-8
-    return 0.5 * float(np.log((max(fine_energy, floor)) / max(middle_energy, 100 * floor)))
+    return 0.5 * float(np.log((fine_energy + floor) / (middle_energy + 10 * floor)))
 
 
 def _trimmed_energy(values: FloatArray) -> float:
@@ -152,16 +183,46 @@ def _grain(side: int, seed: int) -> torch.Tensor:
     return noise[:, :1] + _CHROMA_GRAIN * noise[:, 1:]
 
 
-def _back_to_size(
-    original: FloatArray, reduced: torch.Tensor, changed: torch.Tensor
-) -> torch.Tensor:
-    """Carry a change made at the footage's resolution to the crop's.
+def _reduce(tensor: torch.Tensor, side: int) -> torch.Tensor:
+    """To the footage's resolution by a cubic: an area average would eat half of its grain."""
+    if tensor.shape[-1] == side:
+        return tensor
+    return F.interpolate(
+        tensor, size=(side, side), mode="bicubic", align_corners=False, antialias=True
+    )
+
+
+def _carried(original: FloatArray, change: torch.Tensor, face: np.ndarray) -> FloatArray:
+    """Carry a change made at the footage's resolution to the crop's, around the face only.
 
     The change, not the picture, is enlarged: the paste reduces the crop again, and what it
     reads is then the picture as changed here, not one that went through two resamplings.
     """
-    size = original.shape[0]
-    change = F.interpolate(
-        changed - reduced, size=(size, size), mode="bicubic", align_corners=False
+    size, side = original.shape[0], change.shape[-1]
+    out = np.array(original, dtype=np.float32)
+    rows, columns = np.flatnonzero(face.any(axis=1)), np.flatnonzero(face.any(axis=0))
+    # The mask's soft rim and its blur reach beyond the part that counts as face here.
+    room = side // 16
+    spans = []
+    for found in (rows, columns):
+        low, high = max(0, int(found[0]) - room), min(side, int(found[-1]) + 1 + room)
+        start, stop = round(low * size / side), round(high * size / side)
+        spans.append((start, stop))
+    (top, bottom), (left, right) = spans
+    if side != size:
+        change = _enlarged(change, size, spans)
+    else:
+        change = change[..., top:bottom, left:right]
+    out[top:bottom, left:right] += to_array(change)
+    return np.clip(out, 0.0, 1.0, out=out)
+
+
+def _enlarged(change: torch.Tensor, size: int, spans: list[tuple[int, int]]) -> torch.Tensor:
+    """Rows and columns ``spans`` of the change at ``size``, on the pixel centres of the crop."""
+    (top, bottom), (left, right) = spans
+    y = (torch.arange(top, bottom) + 0.5) * (2 / size) - 1
+    x = (torch.arange(left, right) + 0.5) * (2 / size) - 1
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None]
+    return F.grid_sample(
+        change, grid, mode="bicubic", padding_mode="border", align_corners=False
     )
-    return to_tensor(original) + change

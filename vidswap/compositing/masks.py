@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing import _contours as landmarks
+from vidswap import landmarks
 from vidswap.compositing.arrays import resize_map, smoothstep
 from vidswap.errors import UsageError
 from vidswap.records import FloatArray
@@ -30,8 +30,8 @@ _OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
     "eyes": (landmarks.LEFT_EYE, landmarks.RIGHT_EYE),
     "brows": (landmarks.LEFT_BROW, landmarks.RIGHT_BROW),
     "nose": (landmarks.NOSE,),
-    "mouth": (landmarks.LIPS_OUTER,),
-    "inner-mouth": (landmarks.LIPS_INNER,),
+    "mouth": (landmarks.MOUTH,),
+    "inner-mouth": (landmarks.INNER_MOUTH,),
 }
 _GROW = {"eyes": 0.014, "brows": 0.010, "nose": 0.004, "mouth": 0.006, "inner-mouth": 0.0}
 """How far a region reaches beyond its mesh contour: lids and lashes, the hairs of a brow."""
@@ -242,7 +242,7 @@ def _soft_inside(inside: FloatArray, size: int, soft: float) -> FloatArray:
     small = resize_map(inside, grid)
     if small.min() >= 1.0:
         return np.ones((size, size), np.float32)
-    radius = max(1, round(soft * grid / 2))
+    radius = max(1, round(soft * grid))
     tensor = F.pad(torch.from_numpy(small)[None, None], (radius,) * 4, mode="replicate")
     blurred = F.avg_pool2d(tensor, 2 * radius + 1, stride=1)[0, 0].numpy()
     fade = smoothstep(np.clip(2 * blurred - 1, 0.0, 1.0))

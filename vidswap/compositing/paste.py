@@ -28,7 +28,7 @@ _MARGIN = 0.02
 """Room around the mask, as part of the crop, that sampling and blending may look at."""
 _BAND_LEVELS = 4
 _COARSEST_PX = 12
-_SWEEPS = 24
+_SWEEPS = 12
 
 
 def composite(
@@ -136,12 +136,11 @@ def _multiband(
 ) -> tuple[FloatArray, FloatArray]:
     """Blend octave by octave; returns the blended pixels and where they replace the frame."""
     top, bottom, mask = to_tensor(pixels), to_tensor(frame), to_tensor(opacity)
-    # The pyramid reaches beyond the mask; the swap must not bring its surroundings along.
-    top = torch.where(mask > 0, top, bottom)
-    # A steep mask at the finest level: the pyramid itself widens it towards the coarse ones.
-    weight = ((mask - 0.25) * 2.0).clamp(0, 1)
+    # A steep mask at the finest level: the pyramid itself widens it towards the coarse ones,
+    # and as many levels as fit into the feather keep the widening within the mask.
+    weight = ((mask - 0.4) * 3.0).clamp(0, 1)
     details: list[torch.Tensor] = []
-    for _ in range(_BAND_LEVELS):
+    for _ in range(_band_levels(opacity)):
         if min(top.shape[-2:]) < 2 * _COARSEST_PX:
             break
         small_top, small_bottom = _halve(top), _halve(bottom)
@@ -152,9 +151,16 @@ def _multiband(
     out = bottom + weight * (top - bottom)
     for detail in reversed(details):
         out = _grow(out, detail) + detail
-    cover = (mask * 6.0).clamp(0, 1)
+    cover = (mask * 3.0).clamp(0, 1)
     cover = cover * cover * (3 - 2 * cover)
     return to_array(out.clamp(0, 1)), to_array(cover)
+
+
+def _band_levels(opacity: FloatArray) -> int:
+    """Octaves that the soft edge has room for, from its mean width in pixels."""
+    soft = float(((opacity > 0) & (opacity < 1)).sum())
+    outline = 2.0 * np.sqrt(np.pi * max(float((opacity > 0.5).sum()), 1.0))
+    return int(np.clip(np.ceil(np.log2(max(soft / outline, 1.0) / 2.0)), 1, _BAND_LEVELS))
 
 
 def _halve(tensor: torch.Tensor) -> torch.Tensor:
@@ -184,7 +190,8 @@ def _gradient(pixels: FloatArray, frame: FloatArray, opacity: FloatArray) -> Flo
     )
     inside = F.interpolate(mask, size=size, mode="bilinear", align_corners=False) > 0.5
     weight = gaussian_blur(rim, sigma / scale)
-    value = gaussian_blur(rim * known, sigma / scale) / (weight + 1e-4)
+    usual = (rim * known).sum(dim=(2, 3), keepdim=True) / rim.sum().clamp(min=1e-6)
+    value = (gaussian_blur(rim * known, sigma / scale) + 1e-3 * usual) / (weight + 1e-3)
     correction = solve_laplace(value, ~inside)
     return (to_tensor(pixels) + _grow(correction, mask)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
 
@@ -208,11 +215,16 @@ def solve_laplace(boundary: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
     else:
         share = hold.mean().clamp(min=1e-6)
         start = ((boundary * hold).mean(dim=(2, 3), keepdim=True) / share).expand_as(boundary)
-        sweeps = 12 * _COARSEST_PX
+        sweeps = 3 * _COARSEST_PX
     values = torch.where(fixed, boundary, start)
+    # Red-black over-relaxation with the best factor for a square of this side (Young, 1954).
+    factor = 2.0 / (1.0 + np.sin(np.pi / (min(height, width) + 1)))
+    odd = (torch.arange(height)[:, None] + torch.arange(width)[None]) % 2 == 1
+    steps = [torch.where(fixed, 0.0, factor * colour) for colour in (odd.float(), 1 - odd.float())]
     for _ in range(sweeps):
-        padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
-        mean = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
-        mean = (mean + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]) / 4
-        values = torch.where(fixed, boundary, mean)
+        for step in steps:
+            padded = F.pad(values, (1, 1, 1, 1), mode="replicate")
+            mean = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
+            mean = (mean + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]) / 4
+            values = values + step * (mean - values)
     return values

@@ -1,0 +1,132 @@
+"""Colour match: closer to the target, deaf to occluders, steady in time."""
+
+from __future__ import annotations
+
+import kornia
+import numpy as np
+import pytest
+import torch
+
+from vidswap.compositing import ColorMatcher
+from vidswap.errors import UsageError
+
+
+@pytest.fixture
+def oval() -> np.ndarray:
+    y, x = np.mgrid[0:256, 0:256] / 256
+    return (np.hypot((x - 0.5) / 0.24, (y - 0.57) / 0.29) < 1).astype(np.float32)
+
+
+def mean_lab(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    lab = kornia.color.rgb_to_lab(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+    return lab.permute(1, 2, 0).numpy()[where].mean(axis=0)
+
+
+def cheeks() -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[0:256, 0:256] / 256
+    left = np.hypot(x - 0.36, y - 0.6) < 0.05
+    return left, left[:, ::-1]
+
+
+@pytest.mark.parametrize("method", ["lab", "blocks"])
+@pytest.mark.parametrize("tone", [(0.45, 0.30, 0.22), (0.75, 0.62, 0.60), (0.62, 0.58, 0.52)])
+def test_skin_takes_the_tone_of_the_target(skin, painter, oval, method, tone):
+    target = painter(tone, seed=8)
+    out, state = ColorMatcher(method=method)(skin, target, oval)
+    cheek = cheeks()[0]
+    before = np.abs(mean_lab(skin, cheek) - mean_lab(target, cheek)).max()
+    after = np.abs(mean_lab(out, cheek) - mean_lab(target, cheek)).max()
+    assert after < max(0.25 * before, 3.0)
+    assert state is not None and state.frames == 1
+    assert out.shape == skin.shape and out.min() >= 0 and out.max() <= 1
+
+
+@pytest.mark.parametrize("method", ["lab", "blocks"])
+def test_same_picture_stays(skin, oval, method):
+    out, _ = ColorMatcher(method=method)(skin, skin, oval)
+    assert np.abs(out - skin).max() < 1.5 / 255
+
+
+def test_blocks_brings_side_light_and_lab_cannot(skin, painter, oval):
+    target = painter((0.80, 0.60, 0.50), light=1.2, seed=8)
+    left, right = cheeks()
+
+    def lean(image: np.ndarray) -> float:
+        return float(mean_lab(image, right)[0] - mean_lab(image, left)[0])
+
+    goal = lean(target)
+    assert goal > 10
+    assert abs(lean(ColorMatcher(method="lab")(skin, target, oval)[0])) < 0.3 * goal
+    assert lean(ColorMatcher(method="blocks")(skin, target, oval)[0]) > 0.6 * goal
+
+
+@pytest.mark.parametrize("method", ["lab", "blocks"])
+def test_an_occluder_has_no_say(skin, painter, oval, method):
+    target = painter((0.70, 0.50, 0.42), seed=8)
+    covered = target.copy()
+    covered[150:230, 60:200] = (0.1, 0.2, 0.7)
+    cheek = np.zeros((256, 256), bool)
+    cheek[125:140, 85:105] = True
+    free, _ = ColorMatcher(method=method)(skin, target, oval)
+    out, _ = ColorMatcher(method=method)(skin, covered, oval)
+    assert np.abs(mean_lab(out, cheek) - mean_lab(free, cheek)).max() < 4.0
+
+
+def test_black_stays_black(skin, painter, oval):
+    image = skin.copy()
+    image[100:110, 100:110] = 0.0
+    out, _ = ColorMatcher()(image, painter((0.9, 0.8, 0.75)), oval)
+    assert out[102:108, 102:108].max() < 4 / 255
+
+
+def test_smoothing_follows_slowly_and_jumps_at_once(skin, painter, oval):
+    matcher = ColorMatcher(method="lab", smoothing_frames=4.0)
+    base, warmer = painter((0.70, 0.50, 0.42)), painter((0.71, 0.51, 0.41))
+    state = None
+    for _ in range(12):
+        _, state = matcher(skin, base, oval, state)
+    _, fresh = matcher(skin, warmer, oval, None)
+    _, after = matcher(skin, warmer, oval, state)
+    step = np.abs(after.shift_lab - state.shift_lab)
+    full = np.abs(fresh.shift_lab - state.shift_lab)
+    assert full.max() > 0.3
+    assert step[full.argmax()] == pytest.approx((1 - np.exp(-0.25)) * full.max(), rel=0.02)
+    _, flash = matcher(skin, painter((0.30, 0.20, 0.16)), oval, state)
+    _, alone = matcher(skin, painter((0.30, 0.20, 0.16)), oval, None)
+    assert np.allclose(flash.shift_lab, alone.shift_lab, atol=1e-3)
+
+
+def test_noise_in_time_is_damped(skin, painter, oval):
+    """Pumping: the spread over time of what is applied, smoothed against unsmoothed."""
+    rng = np.random.default_rng(0)
+    spread = {}
+    for frames in (0.0, 4.0):
+        matcher, state, shifts = ColorMatcher(smoothing_frames=frames), None, []
+        rng = np.random.default_rng(0)
+        for _ in range(30):
+            tone = np.array((0.70, 0.50, 0.42)) + rng.normal(0, 0.01)
+            _, state = matcher(skin, painter(tuple(tone)), oval, state)
+            shifts.append(state.shift_lab)
+        spread[frames] = np.diff(np.array(shifts), axis=0).std()
+    assert spread[4.0] < 0.4 * spread[0.0]
+
+
+def test_hidden_face_keeps_the_state(skin, painter, oval):
+    matcher = ColorMatcher()
+    target = painter((0.5, 0.4, 0.3))
+    _, state = matcher(skin, target, oval)
+    out, after = matcher(skin, target, np.zeros_like(oval), state)
+    assert after is state
+    assert np.abs(out - skin).mean() > 0.01, "the remembered match is still applied"
+    same, none = matcher(skin, target, np.zeros_like(oval), None)
+    assert none is None and same is skin
+
+
+def test_none_and_strength_zero_and_wrong_use(skin, oval):
+    for matcher in (ColorMatcher(method="none"), ColorMatcher(strength=0.0)):
+        out, state = matcher(skin, skin * 0.5, oval)
+        assert out is skin and state is None
+    with pytest.raises(UsageError, match="hsv"):
+        ColorMatcher(method="hsv")
+    with pytest.raises(UsageError, match="-1"):
+        ColorMatcher(smoothing_frames=-1)

@@ -1,0 +1,161 @@
+"""What is in front of the face, read from where the inversion cannot explain the target.
+
+The generator knows faces. What its inversion gets badly wrong inside the face, in a connected
+patch, is likely to be no face: fingers, a microphone, a mug. This is a conservative witness, to
+be joined with a trained network's map by :func:`combine`: ordinary misfits (wrinkles, glints on
+glasses, teeth, a beard drawn a little wrong) must not punch holes into the swap.
+"""
+
+from __future__ import annotations
+
+import kornia
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    luma,
+    resize,
+    resize_map,
+    smoothstep,
+    to_array,
+    to_tensor,
+)
+from vidswap.records import FloatArray
+
+_SIZE = 128
+_COLOR_LOW, _COLOR_HIGH = 9.0, 17.0
+"""Colour difference (L*a*b*, lightness counted less) that may, and that must, be an occluder."""
+_STRUCTURE_SHARE = 10.0
+"""A patch whose structure is wholly unlike the target's counts as this much colour difference."""
+_MIN_AREA = 0.006
+"""Patches smaller than this part of the crop are features, not occluders."""
+_GROW_STEPS = 24
+_EDGE_PX = 2.0
+
+
+def residual_occlusion(
+    target_crop: FloatArray, inversion_image: FloatArray, mask: FloatArray
+) -> FloatArray:
+    """Soft map of occluders inside the mask.
+
+    :param target_crop: ``[S, S, 3]`` RGB in [0, 1].
+    :param inversion_image: ``[T, T, 3]`` RGB in [0, 1], the target as the generator redraws it.
+    :param mask: ``[M, M]`` the face; outside of it nothing is said (0).
+    :return: ``[S, S]`` in [0, 1], 1 where something is in front. All 0 when the mask is empty or
+        when more than two thirds of the face do not fit: then it is the inversion that failed.
+    """
+    size = target_crop.shape[0]
+    empty = np.zeros((size, size), np.float32)
+    face = resize_map(mask, _SIZE)
+    solid = face > 0.5
+    if solid.sum() < 64:
+        return empty
+    score = _misfit(target_crop, inversion_image, face)
+    usual = float(np.median(score[solid]))
+    # A poor inversion raises the whole face; only what stands out of it counts.
+    lift = max(0.0, usual - 4.0)
+    low, high = _COLOR_LOW + 1.5 * lift, _COLOR_HIGH + 1.5 * lift
+    visible = face > 0.05
+    region = hysteresis((score > low) & visible, (score > high) & visible)
+    region = _without_small(region)
+    if region[solid].mean() > 2 / 3:
+        return empty
+    soft = to_array(gaussian_blur(to_tensor(region.astype(np.float32)), _EDGE_PX))
+    soft = smoothstep((soft - 0.15) / 0.6) * smoothstep(face / 0.2)
+    return resize_map(soft, size)
+
+
+def combine(residual: FloatArray | None, network: FloatArray | None) -> FloatArray | None:
+    """Join the residual's map with a trained network's; either may be missing.
+
+    Both agree: certain. The network alone is believed as it is. The residual alone is believed
+    by half unless it is sure, since a bad inversion looks like an occluder to it.
+
+    :param residual: ``[n, n]`` in [0, 1] or None; ``network`` likewise, of any other size.
+    :return: ``[m, m]`` of the network's size when there is one; None when both are missing.
+    """
+    if network is None:
+        return residual
+    if residual is None:
+        return network
+    seen = resize_map(residual, network.shape[0])
+    supported = np.sqrt(np.clip(seen * network, 0.0, 1.0))
+    alone = 0.5 * smoothstep((seen - 0.5) / 0.5)
+    return np.maximum(np.maximum(network, supported), alone).astype(np.float32)
+
+
+def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -> np.ndarray:
+    """The parts of ``low`` that are reached from ``high`` within ``steps`` pixels, ``[n, n]``."""
+    limit = to_tensor(low.astype(np.float32))
+    grown = to_tensor((high & low).astype(np.float32))
+    kernel = torch.ones(3, 3)
+    before = -1.0
+    for _ in range(steps):
+        # Max-pooling is the flat 3x3 dilation of kornia.morphology, many times as fast.
+        grown = torch.minimum(F.max_pool2d(grown, kernel.shape[0], stride=1, padding=1), limit)
+        area = float(grown.sum())
+        if area == before:
+            break
+        before = area
+    return to_array(grown) > 0.5
+
+
+def _misfit(target: FloatArray, inversion: FloatArray, face: FloatArray) -> FloatArray:
+    """Difference ``[128, 128]`` in units of L*a*b*, after taking off a smooth change of light."""
+    # Blurred by the width of a wrinkle: its exact place is not what is asked.
+    one = gaussian_blur(resize(to_tensor(target), _SIZE), 1.0)
+    two = gaussian_blur(resize(to_tensor(inversion), _SIZE), 1.0)
+    difference = kornia.color.rgb_to_lab(one) - kornia.color.rgb_to_lab(two)
+    vote = to_tensor(face)
+    for _ in range(2):
+        # Broad light differs between any two renderings; the second round leaves out what
+        # the first found to be far off, or an occluder would explain itself away.
+        broad = gaussian_blur(difference * vote, 16.0) / (gaussian_blur(vote, 16.0) + 0.02)
+        rest = (difference - broad).square().sum(dim=1, keepdim=True).sqrt()
+        vote = to_tensor(face) / (1.0 + (rest / 8.0) ** 4)
+    rest = difference - broad
+    # Lightness errs more than colour when only a wrinkle or a shadow is drawn wrong.
+    color = (0.5 * rest[:, :1] ** 2 + rest[:, 1:].square().sum(dim=1, keepdim=True)).sqrt()
+    color = gaussian_blur(color, 1.5)
+    structure = _structure_misfit(luma(one), luma(two))
+    return to_array(color + _STRUCTURE_SHARE * structure)
+
+
+def _structure_misfit(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """1 - local correlation, weighed by how much structure the target has there, in [0, 1]."""
+    sigma = 4.0
+    mean_one, mean_two = gaussian_blur(one, sigma), gaussian_blur(two, sigma)
+    var_one = (gaussian_blur(one * one, sigma) - mean_one**2).clamp(min=0)
+    var_two = (gaussian_blur(two * two, sigma) - mean_two**2).clamp(min=0)
+    both = gaussian_blur(one * two, sigma) - mean_one * mean_two
+    # The constant is the variance of faint texture: below it correlation is chance.
+    faint = 0.03**2
+    correlation = both / torch.sqrt((var_one + faint) * (var_two + faint))
+    present = var_one / (var_one + faint)
+    return ((1.0 - correlation.clamp(0, 1)) * present).clamp(0, 1)
+
+
+def _without_small(region: np.ndarray) -> np.ndarray:
+    """Close gaps, then drop connected patches below the least area."""
+    kernel = torch.ones(5, 5)
+    closed = kornia.morphology.closing(to_tensor(region.astype(np.float32)), kernel)
+    labels = label_patches(to_array(closed) > 0.5)
+    area = np.bincount(labels.ravel(), minlength=labels.max() + 1)
+    keep = area >= _MIN_AREA * region.size
+    keep[0] = False
+    return keep[labels]
+
+
+def label_patches(region: np.ndarray) -> np.ndarray:
+    """Number the 8-connected patches of a boolean map: 0 outside, the same number in a patch."""
+    seeds = np.arange(1, region.size + 1, dtype=np.float32).reshape(region.shape)
+    inside = to_tensor(region.astype(np.float32))
+    labels = to_tensor(seeds) * inside
+    # Every patch takes the largest number within it; float32 holds them exactly to 2**24.
+    while True:
+        spread = F.max_pool2d(labels, 3, stride=1, padding=1) * inside
+        if torch.equal(spread, labels):
+            return to_array(labels).astype(np.int64)
+        labels = spread
