@@ -49,7 +49,7 @@ def mirror_permutation(mesh: Tensor) -> Tensor:
     mirrored = mesh * torch.tensor([-1.0, 1.0, 1.0])
     twin = torch.cdist(mesh, mirrored).argmin(1)
     if not torch.equal(twin[twin], torch.arange(len(twin))):
-        raise SystemExit("the mean mesh is not symmetric enough to pair its points; use more samples")
+        raise SystemExit("the mean mesh is too lopsided to pair its points; use more samples")
     return twin
 
 

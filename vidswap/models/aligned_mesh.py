@@ -16,38 +16,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidswap.errors import WeightsError
+from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_EYE
 from vidswap.models.mesh import EYE_SIZE, FACE_SIZE, FaceMeshNet, IrisNet
 
 FACE_ROI_CENTRE_XY = (0.5, 0.59)
 FACE_ROI_SIDE = 0.96
 """MediaPipe's rule (1.5 times the longer side of the landmarks' box), iterated to rest on 40
 samples of the generator at psi 0.8: centre (0.499, 0.589), deviation (0.039, 0.014); side 0.956,
-deviation 0.052; turned by -0.4 degrees, deviation 1. Seven photographs agree (0.50, 0.594; 0.96)."""
+deviation 0.052; turned by -0.4 degrees, deviation 1. Seven photographs: (0.50, 0.594), 0.96."""
 
 EYE_ROI_SCALE = 2.3
 """Side of the iris network's ROI in widths of the eye."""
 
-EYE_CORNERS = ((33, 133), (362, 263))
-"""Mesh indices of each eye's corner on the left and on the right; left eye, right eye."""
-EYE_RINGS = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380))
-"""Left corner, two points of the upper lid, right corner, two of the lower lid."""
-INNER_LIPS_VERTICAL = ((82, 87), (13, 14), (312, 317))
-INNER_LIPS_CORNERS = (78, 308)
+# Pairs (upper, lower) whose distance tells how far lids (left, right eye) and lips are apart; the
+# same as in vidswap.landmarks, whose measures those below are the differentiable twins of.
+_LID_PAIRS = (((160, 144), (159, 145), (158, 153)), ((385, 380), (386, 374), (387, 373)))
+_LIP_PAIRS = ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402))
 RIGID_POINTS = (
     10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 54, 284,
     103, 332, 67, 297, 109, 338, 98, 327,
 )  # fmt: skip
 """Forehead, bridge and wings of the nose, eye corners, temples: what expressions move least."""
-
-# Mesh indices that the first 71 points of the iris network stand for, left eye; in groups: lower
-# lid, upper lid, then the rings around the eye and the brow.
-_CONTOUR_LEFT = (
-    33, 7, 163, 144, 145, 153, 154, 155, 133, 246, 161, 160, 159, 158, 157, 173,
-)  # fmt: skip
-_CONTOUR_RIGHT = (
-    263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398,
-)  # fmt: skip
-
 
 def _corners(mesh: Tensor) -> Tensor:
     """Eye corners ``[B, 2 eyes, 2 (left, right), 2]``."""
@@ -166,7 +155,7 @@ def _sample(images: Tensor, grid: Tensor) -> Tensor:
 
 
 def _with_eyelids(mesh: Tensor, contour: Tensor) -> Tensor:
-    index = torch.tensor(_CONTOUR_LEFT + _CONTOUR_RIGHT, device=mesh.device)
+    index = torch.tensor(IRIS_NETWORK_EYE, device=mesh.device).flatten()
     lids = torch.cat([contour.flatten(1, 2), mesh[:, index, 2:]], -1)
     return mesh.index_copy(1, index, lids)
 
@@ -175,27 +164,25 @@ def _with_eyelids(mesh: Tensor, contour: Tensor) -> Tensor:
 
 
 def interocular_distance(mesh: Tensor) -> Tensor:
-    """Distance of the eyes' centres ``[B]``, each the middle of its corners, in the image plane."""
-    left, right = _corners(mesh).mean(2).unbind(1)
-    return (right - left).norm(dim=-1)
+    """Distance of the outer eye corners in space, ``[B]``; it does not shrink with head turns."""
+    return _length(mesh[:, EYE_CORNERS[1][1]] - mesh[:, EYE_CORNERS[0][0]])
 
 
 def mouth_opening(mesh: Tensor) -> Tensor:
-    """Mean gap of the inner lips over the width of the inner mouth, ``[B]``; 0 when closed."""
-    pairs = torch.tensor(INNER_LIPS_VERTICAL, device=mesh.device)
-    gap = _length(mesh[:, pairs[:, 0], :2] - mesh[:, pairs[:, 1], :2]).mean(1)
-    left, right = INNER_LIPS_CORNERS
-    return gap / _length(mesh[:, right, :2] - mesh[:, left, :2])
+    """Mean gap between the inner lips over the inter-ocular distance, ``[B]``; 0 is closed."""
+    upper, lower = mesh[:, torch.tensor(_LIP_PAIRS, device=mesh.device)].unbind(2)
+    return _length(upper - lower).mean(1) / interocular_distance(mesh)
 
 
 def eye_aspect(mesh: Tensor) -> Tensor:
-    """Eye aspect ratio ``[B, 2]`` (left, right in the image): mean lid gap over the eye's width.
+    """Opening over width of each eye, ``[B, 2]`` (left, right in the image).
 
     Soukupová and Čech, "Real-Time Eye Blink Detection using Facial Landmarks" (2016).
     """
-    p = mesh[:, torch.tensor(EYE_RINGS, device=mesh.device), :2]  # [B, 2, 6, 2]
-    gaps = _length(p[:, :, 1] - p[:, :, 5]) + _length(p[:, :, 2] - p[:, :, 4])
-    return gaps / (2 * _length(p[:, :, 3] - p[:, :, 0]))
+    lids = mesh[:, torch.tensor(_LID_PAIRS, device=mesh.device), :2]  # [B, eye, pair, 2, 2]
+    corners = _corners(mesh)
+    gaps = _length(lids[..., 0, :] - lids[..., 1, :]).mean(2)
+    return gaps / _length(corners[:, :, 1] - corners[:, :, 0])
 
 
 def gaze(mesh: Tensor, iris: Tensor) -> Tensor:
@@ -278,7 +265,8 @@ def _length(vector: Tensor) -> Tensor:
 
 @functools.cache
 def canonical_mesh() -> Tensor:
-    """The generator's mean face ``[468, 3]``: symmetric, frontal, inter-ocular distance 1, centred.
+    """The generator's mean face ``[468, 3]``: symmetric, frontal, centred, in
+    units of its inter-ocular distance.
 
     From ``vidswap/assets``; made by ``tools/make_canonical_mesh.py``.
 
