@@ -68,6 +68,29 @@ IRIS_NETWORK_EYE = (
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
 )
 
+# From the middle of an eye's corners to the mean of its six dlib points, over the eye's width:
+# outwards and up. Means over 48 faces of the generator at psi 0.7 (deviation 0.012 and 0.006).
+_EYE_CENTER_OUT = 0.034
+_EYE_CENTER_UP = 0.032
+
+# Points that expressions hardly move (forehead, bridge and wings of the nose, eye corners,
+# temples) of the mean face, in interocular distances: Procrustes mean of 48 meshes of the
+# generator's faces at psi 0.7 and their mirror images, turned so that their mean pose is (0, 0, 0).
+_RIGID: dict[int, tuple[float, float, float]] = {
+    10: (0.000, -0.515, -0.150), 151: (0.000, -0.335, -0.186), 9: (0.000, -0.144, -0.211),
+    8: (0.000, -0.047, -0.192), 168: (0.000, 0.035, -0.185), 6: (0.000, 0.123, -0.236),
+    197: (0.000, 0.206, -0.294), 195: (0.000, 0.282, -0.357), 5: (0.000, 0.365, -0.423),
+    4: (0.000, 0.466, -0.449), 1: (0.000, 0.542, -0.421), 33: (-0.500, 0.090, 0.085),
+    263: (0.500, 0.090, 0.085), 133: (-0.208, 0.108, 0.021), 362: (0.208, 0.108, 0.021),
+    127: (-0.824, 0.135, 0.683), 356: (0.824, 0.135, 0.683), 234: (-0.816, 0.298, 0.745),
+    454: (0.816, 0.298, 0.745), 54: (-0.701, -0.303, 0.242), 284: (0.701, -0.303, 0.242),
+    103: (-0.586, -0.407, 0.086), 332: (0.586, -0.407, 0.086), 67: (-0.411, -0.476, -0.050),
+    297: (0.411, -0.476, -0.050), 109: (-0.223, -0.509, -0.129), 338: (0.223, -0.509, -0.129),
+    98: (-0.214, 0.577, -0.132), 327: (0.214, 0.577, -0.132),
+}
+_RIGID_INDEX = list(_RIGID)
+_RIGID_XYZ = np.array(list(_RIGID.values()))
+
 # Pairs (upper, lower) whose distance tells how far lids and lips are apart.
 _LID_PAIRS = (((160, 144), (159, 145), (158, 153)), ((385, 380), (386, 374), (387, 373)))
 _LIP_PAIRS = ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402))
@@ -112,12 +135,19 @@ def keypoints_from_mesh(mesh: NDArray[np.floating]) -> Array:
 
 
 def eye_centers(mesh: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Centres ``[2, 2]`` of the left and the right eye: the middle of the eye's corners.
+    """Centres ``[2, 2]`` of the left and the right eye, where dlib's six points have their mean.
 
-    Corners rather than lids, so that a blink moves nothing.
+    Computed from the eye's corners and a fixed offset rather than from the lids, so that a blink
+    moves nothing.
     """
     points = _points(mesh)[:, :2]
-    return np.stack([points[list(corners)].mean(axis=0) for corners in EYE_CORNERS])
+    centers = []
+    for (start, end), outwards in zip(EYE_CORNERS, (-1.0, 1.0), strict=True):
+        axis = points[end] - points[start]
+        up = np.array([axis[1], -axis[0]])
+        middle = (points[start] + points[end]) / 2
+        centers.append(middle + _EYE_CENTER_OUT * outwards * axis + _EYE_CENTER_UP * up)
+    return np.stack(centers)
 
 
 def interocular(mesh: NDArray[np.floating]) -> float:
@@ -169,3 +199,68 @@ def gaze(mesh: NDArray[np.floating], iris_xy: NDArray[np.floating]) -> NDArray[n
         offset = iris[0] - (points[start] + points[end]) / 2
         out.append((offset @ axis / squared, offset @ np.array([-axis[1], axis[0]]) / squared))
     return np.array(out)
+
+
+def _fit(
+    moving: NDArray[np.float64], fixed: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float, NDArray[np.float64]]:
+    """Rotation, scale and shift of least squares: ``fixed ~ scale * moving @ R.T + shift``.
+
+    Umeyama (1991), without reflections.
+    """
+    moving_mean, fixed_mean = moving.mean(axis=0), fixed.mean(axis=0)
+    a, b = moving - moving_mean, fixed - fixed_mean
+    u, singular, vt = np.linalg.svd(b.T @ a)
+    signs = np.ones(len(singular))
+    signs[-1] = np.sign(np.linalg.det(u @ vt))
+    rotation = (u * signs) @ vt
+    scale = float((singular * signs).sum() / max(float((a**2).sum()), 1e-12))
+    return rotation, scale, fixed_mean - scale * rotation @ moving_mean
+
+
+def head_pose(mesh: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Yaw, pitch and roll of the head in degrees, by a weak-perspective fit of a mean face.
+
+    Yaw is positive when the nose points to the image's right, pitch when it points up, roll when
+    the head is turned clockwise in the image. (0, 0, 0) is the mean pose of aligned portraits.
+    """
+    rotation, _, _ = _fit(_RIGID_XYZ, _mesh3(mesh)[_RIGID_INDEX])
+    forward = -rotation[:, 2]
+    yaw = np.arctan2(forward[0], -forward[2])
+    pitch = np.arcsin(np.clip(-forward[1], -1, 1))
+    # rotation = turn(yaw) @ nod(pitch) @ tilt(roll)
+    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+    turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    tilt = (turn @ nod).T @ rotation
+    roll = np.arctan2(tilt[1, 0], tilt[0, 0])
+    return tuple(float(np.degrees(angle)) for angle in (yaw, pitch, roll))  # type: ignore[return-value]
+
+
+def expression_vector(mesh: NDArray[np.floating]) -> Array:
+    """The mesh without pose and size: ``[468, 3]`` in interocular distances.
+
+    The rigid part of the face is fitted to a mean face (Procrustes), so that what moves
+    against the skull stays: jaw, lips, cheeks, brows, lids.
+    """
+    points = _mesh3(mesh)
+    rotation, _, _ = _fit(_RIGID_XYZ, points[_RIGID_INDEX])
+    upright = points @ rotation
+    shift = _RIGID_XYZ.mean(axis=0) - upright[_RIGID_INDEX].mean(axis=0) / interocular(points)
+    return (upright / interocular(points) + shift).astype(np.float32)
+
+
+def expression_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
+    """Mean distance of the landmarks of two meshes after Procrustes, in interocular distances.
+
+    All 468 points of ``b`` are fitted to those of ``a`` by rotation, scale and shift in three
+    dimensions. Works on meshes and on expression vectors alike; 0 means the same expression (and
+    the same proportions of the face).
+
+    :param a: ``[468, 3]``; its interocular distance is the unit.
+    :param b: ``[468, 3]``
+    """
+    first, second = _mesh3(a), _mesh3(b)
+    rotation, scale, shift = _fit(second, first)
+    difference = scale * second @ rotation.T + shift - first
+    return float(np.linalg.norm(difference, axis=1).mean()) / interocular(first)

@@ -1,0 +1,209 @@
+"""Faces of a clip, frame after frame: detection now and then, mesh tracking in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidswap.faces.blazeface import overlap
+from vidswap.faces.cuts import is_cut, small_rgb
+from vidswap.faces.detect import Detector
+from vidswap.faces.mesh import FaceMesher
+from vidswap.faces.track import Tracker
+from vidswap.records import Face
+
+Array = NDArray[np.float32]
+Embed = Callable[[Face, NDArray[np.uint8]], "Array | None"]
+
+# Between two frames a face does not change its size by more.
+_SIZE_JUMP = 1.6
+# Boxes of one face by mesh and by detector overlap by more than this.
+_SAME_FACE = 0.3
+
+
+@dataclass
+class Followed:
+    """A face that is followed from frame to frame by its mesh."""
+
+    face: Face
+    """In pixels of the picture."""
+    unconfirmed: int = 0
+    """Detections in a row that did not find it."""
+
+
+@dataclass
+class FinderState:
+    """What the finder carries from one frame to the next."""
+
+    followed: list[Followed]
+    small: NDArray[np.uint8] | None = None
+    """Thumbnail of the frame before."""
+    since_detection: int = 0
+    size_hw: tuple[int, int] = (0, 0)
+    cuts: int = 0
+    """Cuts seen so far."""
+    detections: int = 0
+    """How often the detector has run."""
+
+
+class FaceFinder:
+    """Detector, mesh and tracker together. Feed it the frames of one clip in their order.
+
+    :param detect_every: frames from one run of the detector to the next; it also runs at cuts,
+        when a face was lost, and (if no face is known) every ``search_every`` frames.
+    :param min_presence: faces whose mesh network is less sure are lost.
+    :param min_size_px: faces smaller than this (longer side, display pixels) are left out.
+    :param max_unconfirmed: detections in a row that may miss a face which the mesh still follows
+        (behind a hand, in profile) before it is dropped.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        mesher: FaceMesher,
+        tracker: Tracker | None = None,
+        *,
+        detect_every: int = 5,
+        search_every: int = 1,
+        min_presence: float = 0.5,
+        min_size_px: float = 24.0,
+        max_unconfirmed: int = 6,
+    ) -> None:
+        if detect_every < 1 or search_every < 1:
+            raise ValueError(
+                f"detect_every, search_every: expected >= 1, got {detect_every}, {search_every}"
+            )
+        self.detector = detector
+        self.mesher = mesher
+        self.tracker = tracker if tracker is not None else Tracker()
+        self.detect_every = detect_every
+        self.search_every = search_every
+        self.min_presence = min_presence
+        self.min_size_px = min_size_px
+        self.max_unconfirmed = max_unconfirmed
+        self.state = FinderState([])
+
+    def reset(self) -> None:
+        """Forget the picture before (after a jump in the clip); identities are kept."""
+        self.state = FinderState([], cuts=self.state.cuts, detections=self.state.detections)
+        self.tracker.cut()
+
+    def find(
+        self,
+        rgb: NDArray[np.uint8],
+        pts_seconds: float,
+        *,
+        scale: float = 1.0,
+        embed: Embed | None = None,
+    ) -> list[Face]:
+        """Faces of the next frame.
+
+        :param rgb: ``[H, W, 3]`` uint8, upright; may be smaller than the frame to save time.
+        :param pts_seconds: time of the frame.
+        :param scale: size of ``rgb`` over that of the frame as displayed.
+        :param embed: ``(face in pixels of rgb, rgb) -> [128]`` or None; called for new faces and
+            now and then for known ones.
+        :return: faces with mesh, irises and ``track_id``, in display coordinates of the frame,
+            the largest first.
+        :raises ValueError: when ``rgb`` is not uint8 RGB or ``scale`` is not positive.
+        """
+        if not scale > 0:
+            raise ValueError(f"scale: expected > 0, got {scale}")
+        state = self.state
+        if rgb.shape[:2] != state.size_hw:
+            self._forget_places(state)
+            state.small, state.size_hw = None, (rgb.shape[0], rgb.shape[1])
+        small = small_rgb(rgb)
+        if state.small is not None and is_cut(state.small, small):
+            state.cuts += 1
+            self._forget_places(state)
+        state.small = small
+        lost = self._follow(rgb)
+        state.since_detection += 1
+        due = self.detect_every if state.followed else self.search_every
+        if lost or state.since_detection >= due:
+            self._detect(rgb)
+        faces = [
+            followed.face
+            for followed in state.followed
+            if followed.face.size_px / scale >= self.min_size_px
+        ]
+        if embed is not None:
+            wanted = self.tracker.wants_embedding(faces, pts_seconds)
+            faces = [
+                replace(face, embedding=embed(face, rgb)) if want else face
+                for face, want in zip(faces, wanted, strict=True)
+            ]
+        tracked = self.tracker.update(faces, pts_seconds)
+        return sorted((_scaled(face, 1 / scale) for face in tracked), key=lambda f: -f.size_px)
+
+    def _forget_places(self, state: FinderState) -> None:
+        state.followed = []
+        state.since_detection = max(self.detect_every, self.search_every)
+        self.tracker.cut()
+
+    def _follow(self, rgb: NDArray[np.uint8]) -> bool:
+        """Move each followed mesh to this frame; True when one of them was lost."""
+        kept = []
+        for followed in self.state.followed:
+            before = followed.face
+            face = replace(self.mesher.refine(rgb, before), embedding=None)
+            ratio = face.size_px / max(before.size_px, 1e-6)
+            if face.score >= self.min_presence and 1 / _SIZE_JUMP < ratio < _SIZE_JUMP:
+                kept.append(Followed(face, followed.unconfirmed))
+        kept = _without_doubles(kept)
+        lost = len(kept) < len(self.state.followed)
+        self.state.followed = kept
+        return lost
+
+    def _detect(self, rgb: NDArray[np.uint8]) -> None:
+        state = self.state
+        state.since_detection = 0
+        state.detections += 1
+        confirmed: set[int] = set()
+        fresh = []
+        for found in self.detector.detect(rgb):
+            same = [i for i, f in enumerate(state.followed) if _is_same(f.face, found)]
+            if same:
+                confirmed.update(same)
+                continue
+            face = self.mesher.refine(rgb, found)
+            if face.score >= self.min_presence:
+                fresh.append(Followed(face))
+        for index, followed in enumerate(state.followed):
+            followed.unconfirmed = 0 if index in confirmed else followed.unconfirmed + 1
+        kept = [f for f in state.followed if f.unconfirmed <= self.max_unconfirmed]
+        state.followed = _without_doubles(kept + fresh)
+
+
+def _is_same(a: Face, b: Face) -> bool:
+    """Boxes overlap, or the centre of one lies deep in the other (sizes differ by detector)."""
+    if float(overlap(a.box_xyxy, b.box_xyxy[None])[0]) > _SAME_FACE:
+        return True
+    apart = np.linalg.norm(a.box_xyxy[:2] + a.box_xyxy[2:] - b.box_xyxy[:2] - b.box_xyxy[2:]) / 2
+    return bool(apart < 0.25 * min(a.size_px, b.size_px))
+
+
+def _without_doubles(followed: list[Followed]) -> list[Followed]:
+    """Two meshes that slid onto one face: the first (longest known) stays."""
+    kept: list[Followed] = []
+    for one in followed:
+        if not any(overlap(one.face.box_xyxy, k.face.box_xyxy[None])[0] > 0.5 for k in kept):
+            kept.append(one)
+    return kept
+
+
+def _scaled(face: Face, factor: float) -> Face:
+    if factor == 1.0:
+        return face
+    f = np.float32(factor)
+    return replace(
+        face,
+        box_xyxy=face.box_xyxy * f,
+        keypoints_xy=face.keypoints_xy * f,
+        mesh_xyz=None if face.mesh_xyz is None else face.mesh_xyz * f,
+        iris_xy=None if face.iris_xy is None else face.iris_xy * f,
+    )

@@ -1,0 +1,242 @@
+"""Which face is whose: tracks through the clip, held by place first and by identity after a loss.
+
+The tracker sees faces only; it knows no pictures. All distances in pixels are relative to the
+size of the faces, all times are seconds of the clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vidswap.faces.blazeface import overlap
+from vidswap.records import Face
+
+Array = NDArray[np.float32]
+
+_REMEMBERED = 256
+"""Closed tracks whose identity is kept to know a person again."""
+
+
+@dataclass
+class Track:
+    """What is known of one person."""
+
+    track_id: int
+    face: Face
+    """As last seen."""
+    first_seconds: float
+    last_seconds: float
+    velocity_xy: Array = field(default_factory=lambda: np.zeros(2, dtype=np.float32))
+    """Motion of the box's centre in pixels a second, smoothed."""
+    embedding: Array | None = None
+    """Running mean of the identity embeddings."""
+    embedded_seconds: float = -np.inf
+    """When the last embedding was taken."""
+    sightings: int = 1
+
+
+class Tracker:
+    """Gives each face the ``track_id`` of its person.
+
+    :param lost_seconds: a track not seen for longer is closed; its person can still be known
+        again by the embedding.
+    :param same_person: embeddings nearer than this are one person (dlib's network: two photos of
+        one person are under 0.6 apart, different people about 0.75).
+    :param other_person: embeddings farther apart than this are never joined by place.
+    :param embed_every_seconds: how old the embedding of a track may grow before
+        :meth:`wants_embedding` asks for another.
+    """
+
+    def __init__(
+        self,
+        *,
+        lost_seconds: float = 2.0,
+        same_person: float = 0.55,
+        other_person: float = 0.8,
+        embed_every_seconds: float = 2.0,
+    ) -> None:
+        if lost_seconds < 0:
+            raise ValueError(f"lost_seconds: expected >= 0, got {lost_seconds}")
+        self.lost_seconds = lost_seconds
+        self.same_person = same_person
+        self.other_person = other_person
+        self.embed_every_seconds = embed_every_seconds
+        self.open: list[Track] = []
+        """Tracks that may be continued by place, in order of their ids."""
+        self.closed: list[Track] = []
+        """Tracks lost for long, or of a shot before; continued by identity only."""
+        self.next_id = 0
+
+    def cut(self) -> None:
+        """A new shot begins: places mean nothing any more, identities do."""
+        self._close(self.open)
+
+    def wants_embedding(self, faces: list[Face], pts_seconds: float) -> list[bool]:
+        """For which faces an embedding would help: new ones, and tracks whose own is old.
+
+        Changes nothing.
+        """
+        open_now = [track for track in self.open if not self._is_lost(track, pts_seconds)]
+        matched = _match(open_now, faces, pts_seconds, self.other_person)
+        wants = []
+        for index, face in enumerate(faces):
+            track = matched.get(index)
+            age = np.inf if track is None else pts_seconds - track.embedded_seconds
+            # Where faces overlap they may be mistaken for each other.
+            crowded = any(
+                other is not face and overlap(face.box_xyxy, other.box_xyxy[None])[0] > 0.1
+                for other in faces
+            )
+            due = self.embed_every_seconds * (0.1 if crowded else 1.0)
+            wants.append(face.embedding is None and (age >= due or age < 0))
+        return wants
+
+    def update(self, faces: list[Face], pts_seconds: float) -> list[Face]:
+        """Continue the tracks with the faces of one frame.
+
+        :param faces: faces of the frame, with embeddings where there are any.
+        :param pts_seconds: time of the frame; going back in time closes all tracks.
+        :return: the same faces in the same order, with ``track_id`` set.
+        """
+        if any(track.last_seconds > pts_seconds for track in self.open):
+            self.cut()
+        self._close([track for track in self.open if self._is_lost(track, pts_seconds)])
+        matched = _match(self.open, faces, pts_seconds, self.other_person)
+        taken = {id(track) for track in matched.values()}
+        free = [track for track in self.open + self.closed if id(track) not in taken]
+        for index, track in self._rejoin(faces, matched, free).items():
+            matched[index] = track
+        out = []
+        for index, face in enumerate(faces):
+            track = matched.get(index)
+            if track is None:
+                track = Track(self.next_id, face, pts_seconds, pts_seconds)
+                self.next_id += 1
+                self.open.append(track)
+                _learn(track, face, pts_seconds)
+            else:
+                if track in self.closed:
+                    self.closed.remove(track)
+                    track.velocity_xy = np.zeros(2, dtype=np.float32)
+                    self.open.append(track)
+                elif pts_seconds > track.last_seconds:
+                    _move(track, face, pts_seconds)
+                _learn(track, face, pts_seconds)
+                track.face, track.last_seconds = face, pts_seconds
+                track.sightings += 1
+            out.append(replace(face, track_id=track.track_id))
+        self.open.sort(key=lambda track: track.track_id)
+        return out
+
+    def _is_lost(self, track: Track, pts_seconds: float) -> bool:
+        return pts_seconds - track.last_seconds > self.lost_seconds
+
+    def _close(self, tracks: list[Track]) -> None:
+        for track in list(tracks):
+            self.open.remove(track)
+            if track.embedding is not None:
+                self.closed.append(track)
+        del self.closed[:-_REMEMBERED]
+
+    def _rejoin(
+        self, faces: list[Face], matched: dict[int, Track], free: list[Track]
+    ) -> dict[int, Track]:
+        """Unmatched faces to free tracks by identity, the nearest pairs first."""
+        pairs = []
+        for index, face in enumerate(faces):
+            if index in matched or face.embedding is None:
+                continue
+            for order, track in enumerate(free):
+                if track.embedding is not None:
+                    distance = float(np.linalg.norm(face.embedding - track.embedding))
+                    if distance < self.same_person:
+                        pairs.append((distance, index, order))
+        return {index: free[order] for index, order in _greedy(pairs)}
+
+
+def _match(
+    tracks: list[Track], faces: list[Face], pts_seconds: float, other_person: float
+) -> dict[int, Track]:
+    """Face index -> track by place: overlap of boxes and distance of meshes."""
+    pairs = []
+    for order, track in enumerate(tracks):
+        for index, face in enumerate(faces):
+            cost = _place_cost(track, face, pts_seconds)
+            if cost is None:
+                continue
+            if face.embedding is not None and track.embedding is not None:
+                distance = float(np.linalg.norm(face.embedding - track.embedding))
+                if distance > other_person:
+                    continue
+                # Where two people are close, the likeness decides.
+                cost += 0.5 * distance
+            pairs.append((cost, index, order))
+    return {index: tracks[order] for index, order in _greedy(pairs)}
+
+
+def _place_cost(track: Track, face: Face, pts_seconds: float) -> float | None:
+    """0 for the same place, larger farther off; None when it cannot be the same face.
+
+    The track's box counts both where it was last and where its motion would have taken it: a
+    face that stops at once must not be lost.
+    """
+    elapsed = min(max(pts_seconds - track.last_seconds, 0.0), 0.5)
+    size = 0.5 * (track.face.size_px + face.size_px)
+    ratio = track.face.size_px / max(face.size_px, 1e-6)
+    if size <= 0 or not 0.4 < ratio < 2.5:
+        return None
+    best = None
+    for shift in (np.zeros(2, dtype=np.float32), track.velocity_xy * np.float32(elapsed)):
+        box = track.face.box_xyxy + np.tile(shift, 2)
+        common = float(overlap(box, face.box_xyxy[None])[0])
+        apart = _distance(track.face, face, shift) / size
+        # Without any overlap only a near neighbour of similar size may be the same face.
+        if common <= 0.05 and apart > 0.5:
+            continue
+        cost = (1 - common) + apart
+        best = cost if best is None else min(best, cost)
+    return best
+
+
+def _distance(a: Face, b: Face, shift: Array) -> float:
+    """Mean distance in pixels of the landmarks of ``a``, moved, and ``b``."""
+    if a.mesh_xyz is not None and b.mesh_xyz is not None:
+        first, second = a.mesh_xyz[:, :2], b.mesh_xyz[:, :2]
+    else:
+        first, second = a.keypoints_xy, b.keypoints_xy
+    return float(np.linalg.norm(first + shift - second, axis=1).mean())
+
+
+def _greedy(pairs: list[tuple[float, int, int]]) -> list[tuple[int, int]]:
+    """Cheapest pairs first, each face and each track once; ties by the lower numbers."""
+    used_faces: set[int] = set()
+    used_tracks: set[int] = set()
+    out = []
+    for _, index, order in sorted(pairs):
+        if index not in used_faces and order not in used_tracks:
+            used_faces.add(index)
+            used_tracks.add(order)
+            out.append((index, order))
+    return out
+
+
+def _move(track: Track, face: Face, pts_seconds: float) -> None:
+    elapsed = pts_seconds - track.last_seconds
+    before = (track.face.box_xyxy[:2] + track.face.box_xyxy[2:]) / 2
+    now = (face.box_xyxy[:2] + face.box_xyxy[2:]) / 2
+    speed = (now - before) / np.float32(elapsed)
+    track.velocity_xy = (0.5 * track.velocity_xy + 0.5 * speed).astype(np.float32)
+
+
+def _learn(track: Track, face: Face, pts_seconds: float) -> None:
+    if face.embedding is None:
+        return
+    known = track.embedding
+    # A running mean: one odd view (profile, blur, a hand) moves it little.
+    track.embedding = (
+        face.embedding if known is None else (0.8 * known + 0.2 * face.embedding)
+    ).astype(np.float32)
+    track.embedded_seconds = pts_seconds
