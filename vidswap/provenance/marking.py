@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,16 +12,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import c2pa
+from PIL import Image
 
 from vidswap.cache import fsync_folder, temporary_beside, write_atomically
 from vidswap.errors import InputError, OutputError, UsageError
 from vidswap.provenance import xmp
 from vidswap.provenance.formats import OTHER, PNG, Format, find_sidecar, format_of, sidecar_of
-from vidswap.provenance.reading import MarkReading, manifest_fields, new_context, read_mark
+from vidswap.provenance.reading import (
+    MarkReading,
+    manifest_fields,
+    manifest_report,
+    new_context,
+    read_mark,
+)
 from vidswap.provenance.signing import Credentials, SignerFiles, credentials_from
 from vidswap.provenance.splice import Part, Piece, opened
 from vidswap.provenance.terms import ASSERTION_LABEL, DIGITAL_SOURCE_TYPE
 
+_PARENT_MANIFEST = "parent.c2pa"
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 
 
@@ -51,7 +60,7 @@ class MarkReport:
     tag: str | None
     """The container tag as read back; the video writer wrote it."""
     has_parent: bool
-    """Whether marks of the target were kept as the parent."""
+    """Whether earlier manifests, the target's above all, came along as the parent."""
     notes: tuple[str, ...] = ()
     """What could not be done, each with its reason."""
 
@@ -63,10 +72,6 @@ def check_signer(signer: SignerFiles | None = None) -> None:
         UsageError: the user's certificate cannot be used.
         OutputError: the local one cannot be made.
     """
-    import io
-
-    from PIL import Image
-
     picture, signed = io.BytesIO(), io.BytesIO()
     Image.new("RGB", (1, 1)).save(picture, "PNG")
     credentials = credentials_from(signer)
@@ -136,7 +141,7 @@ def mark_output(
         sidecar=None if manifest is None else sidecar_of(path_out),
         has_xmp=reading.xmp_source_type == DIGITAL_SOURCE_TYPE,
         tag=reading.tag,
-        has_parent=parent is not None and parent.has_manifest,
+        has_parent=reading.parents > 0,
         notes=(*notes, *(parent.notes if parent else ())),
     )
 
@@ -370,12 +375,22 @@ def _manifest(kind: Format, claim: MarkInfo, parent: _Parent | None) -> dict[str
 
 def _add_parent(builder: c2pa.Builder, parent: _Parent) -> None:
     # A title of our own: the library would else take the file's name, which may name a person.
-    description = {"title": "target", "relationship": "parentOf"}
-    path, mime = parent.path, parent.kind.mime
-    if parent.sidecar is not None:
-        path, mime = parent.sidecar, "application/c2pa"
-    with open(path, "rb") as stream:
-        builder.add_ingredient(description, mime, stream)
+    description: dict[str, Any] = {"title": "target", "relationship": "parentOf"}
+    with open(parent.path, "rb") as stream:
+        if parent.sidecar is not None:
+            # The library takes a bare .c2pa file for an archive, or checks it against itself;
+            # so it gets the manifest with the verdict on the target that it belongs to.
+            manifest = parent.sidecar.read_bytes()
+            report = manifest_report(stream, parent.kind, manifest)
+            builder.add_resource(_PARENT_MANIFEST, io.BytesIO(manifest))
+            description["manifest_data"] = {
+                "format": "application/c2pa",
+                "identifier": _PARENT_MANIFEST,
+            }
+            description["active_manifest"] = report["active_manifest"]
+            description["validation_results"] = report["validation_results"]
+            stream.seek(0)
+        builder.add_ingredient(description, parent.kind.mime, stream)
 
 
 # --- reading back and publishing ----------------------------------------------------------------
@@ -427,7 +442,7 @@ def _publish(temporary: Path, path_out: Path, manifest: bytes | None) -> None:
 def _link_or_copy(path_in: Path, path_out: Path) -> None:
     """The same content under another name: no second copy where the disk can share one."""
     try:
-        os.link(path_in, path_out)
+        os.link(path_in.resolve(), path_out)  # a link to a symbolic link would end with it
         return
     except OSError:
         pass

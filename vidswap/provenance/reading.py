@@ -158,17 +158,27 @@ def _read_manifest(path: Path, kind: Format, sidecar: bytes | None) -> dict[str,
             return {"state": "unreadable", "place": "sidecar", "problems": (_line(error),)}
 
 
+def manifest_report(stream: BinaryIO, kind: Format, sidecar: bytes | None) -> dict[str, Any]:
+    """The C2PA library's own report on a file.
+
+    Raises:
+        c2pa.C2paError: there is no manifest, or it cannot be parsed.
+    """
+    stream.seek(0)
+    with new_context() as context, c2pa.Reader(
+        kind.mime, stream, manifest_data=sidecar, context=context
+    ) as reader:
+        report: dict[str, Any] = json.loads(reader.json())
+    return report
+
+
 def manifest_fields(stream: BinaryIO, kind: Format, sidecar: bytes | None) -> dict[str, Any]:
     """The fields of :class:`MarkReading` that come from the manifest.
 
     Raises:
         c2pa.C2paError: there is none, or it cannot be parsed.
     """
-    stream.seek(0)
-    with new_context() as context, c2pa.Reader(
-        kind.mime, stream, manifest_data=sidecar, context=context
-    ) as reader:
-        report = json.loads(reader.json())
+    report = manifest_report(stream, kind, sidecar)
     active = report.get("manifests", {}).get(report.get("active_manifest"), {})
     results = report.get("validation_results", {})
     failures = results.get("activeManifest", {}).get("failure", [])

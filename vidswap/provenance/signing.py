@@ -276,6 +276,8 @@ def _store(path: Path, pair: _Pair) -> None:
 
 def _issued(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
     try:
+        if leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
         leaf.verify_directly_issued_by(authority)
     except Exception:  # cryptography raises ValueError, TypeError or InvalidSignature
         return False

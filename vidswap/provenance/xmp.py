@@ -91,7 +91,10 @@ def _with_statement(root: ElementTree.Element, creator_tool: str) -> bytes:
             node.remove(child)
     rdf = _rdf_of(root)
     assert rdf is not None  # _parse and make_packet see to it
-    statement = ElementTree.SubElement(rdf, f"{{{_RDF}}}Description", {f"{{{_RDF}}}about": ""})
+    statement = rdf.find(f"{{{_RDF}}}Description")
+    if statement is None:
+        about = {f"{{{_RDF}}}about": ""}
+        statement = ElementTree.SubElement(rdf, f"{{{_RDF}}}Description", about)
     statement.set(_SOURCE_TYPE, DIGITAL_SOURCE_TYPE)
     if not has_tool:
         statement.set(_CREATOR_TOOL, creator_tool)
