@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import IO
 
 from tqdm import tqdm
 
@@ -153,7 +154,7 @@ def _write_backend(distribution: Distribution, folder: Path) -> Path:
 def _run_watched(
     command: list[str],
     environment: Mapping[str, str],
-    output: object,
+    output: IO[bytes],
     distribution: Distribution,
     folder: Path,
     progress: bool,
@@ -164,7 +165,7 @@ def _run_watched(
         env=dict(environment),
         cwd=folder,
         stdin=subprocess.DEVNULL,
-        stdout=output,  # type: ignore[arg-type]
+        stdout=output,
         stderr=subprocess.STDOUT,
     )
     label = f"{distribution.package} {distribution.version}"

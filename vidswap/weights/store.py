@@ -118,7 +118,8 @@ def verify(name: str) -> Status:
     Raises:
         WeightsError: as :func:`locate`.
     """
-    for key in [key for key in _hashed if key[0] == str(status(name).path)]:
+    path = str(status(name).path)
+    for key in [key for key in _hashed if key[0] == path]:
         del _hashed[key]
     locate(name)
     return status(name)
