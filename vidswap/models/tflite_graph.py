@@ -38,7 +38,7 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
     return total // 2, total - total // 2
 
 
-def _spatial_padding(x: Tensor, kernel_hw: tuple[int, int], a: Mapping[str, Any]) -> list[int]:
+def _spatial_padding(x: Tensor, kernel_hw: tuple[int, ...], a: Mapping[str, Any]) -> list[int]:
     """Left, right, top, bottom (the order of ``F.pad``)."""
     if a["padding"] == "VALID":
         return [0, 0, 0, 0]

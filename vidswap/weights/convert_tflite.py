@@ -20,7 +20,7 @@ from vidswap.errors import WeightsError
 GRAPH_VERSION = 1
 """Version of the ``graph`` metadata written by :func:`convert`."""
 
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("<f4"), 1: np.dtype("<f2"), 2: np.dtype("<i4"), 3: np.dtype("u1"),
     4: np.dtype("<i8"), 6: np.dtype("?"), 7: np.dtype("<i2"), 9: np.dtype("i1"),
 }  # fmt: skip
@@ -152,7 +152,7 @@ def _operator_name(code: _Table) -> str:
 def _attributes(name: str, options: _Table | None) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     for key, (number, kind, default) in _ATTRIBUTES.get(name, {}).items():
-        value = default
+        value: Any = default
         if options is not None:
             value = options.scalar(number, "b" if kind in "pa" else kind, default)
         if kind in "pa":
