@@ -61,6 +61,15 @@ class FileLock:
         if self._handle is not None:
             raise RuntimeError(f"{self.path} is already held by this object")
         deadline = time.monotonic() + self.timeout_seconds
+        handle = self._open_locked(deadline)
+        while not _is_still_at(handle, self.path):  # the holder before us removed the file
+            os.close(handle)
+            handle = self._open_locked(deadline)
+        self._handle = handle
+        _held.add(self)
+        _write_holder(handle)
+
+    def _open_locked(self, deadline: float) -> int:
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while not _try_lock(handle, self.path):
@@ -70,9 +79,7 @@ class FileLock:
         except BaseException:
             os.close(handle)
             raise
-        self._handle = handle
-        _held.add(self)
-        _write_holder(handle)
+        return handle
 
     def release(self) -> None:
         """Gives the lock back; harmless when it is not held."""
@@ -122,6 +129,14 @@ def _try_lock(handle: int, path: Path) -> bool:
             return False
         raise
     return True
+
+
+def _is_still_at(handle: int, path: Path) -> bool:
+    """Whether the open file is the one that others will find: a removed lock locks nothing."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _read_holder(handle: int) -> str:
