@@ -68,24 +68,36 @@ def parse_layers(text: str) -> list[int]:
     return styles
 
 
-def _gated(config: MixConfig, n_styles: int, locate: Callable[[str], Path]) -> Mixer:
+_Factory = Callable[[MixConfig, int, Callable[[str], Path], torch.device], Mixer]
+
+
+def _gated(
+    config: MixConfig, n_styles: int, locate: Callable[[str], Path], device: torch.device
+) -> Mixer:
     del config, n_styles
-    return NetworkMixer(load_mixer(locate("mixer-gated")))
+    return NetworkMixer(load_mixer(locate("mixer-gated")).to(device))
 
 
-def _layers(config: MixConfig, n_styles: int, locate: Callable[[str], Path]) -> Mixer:
-    del locate
+def _layers(
+    config: MixConfig, n_styles: int, locate: Callable[[str], Path], device: torch.device
+) -> Mixer:
+    del locate, device
     return LayerMixer(parse_layers(config.layers), n_styles)
 
 
-MIXERS: dict[str, Callable[[MixConfig, int, Callable[[str], Path]], Mixer]] = {
+MIXERS: dict[str, _Factory] = {
     "gated": _gated,
     "layers": _layers,
 }
 
 
 def make_mixer(
-    config: MixConfig, n_styles: int, *, locate: Callable[[str], Path], available: Callable[[str], bool]
+    config: MixConfig,
+    n_styles: int,
+    *,
+    locate: Callable[[str], Path],
+    available: Callable[[str], bool],
+    device: torch.device,
 ) -> Mixer:
     """The mixer that the settings name; ``auto`` is the trained one when its weights are there.
 
@@ -98,7 +110,7 @@ def make_mixer(
         near = get_close_matches(name, MIXERS, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose auto, {', '.join(MIXERS)}"
         raise UsageError(f"mix.mixer: {config.mixer!r} is unknown; {hint}")
-    return MIXERS[name](config, n_styles, locate)
+    return MIXERS[name](config, n_styles, locate, device)
 
 
 def blend_sources(codes: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:

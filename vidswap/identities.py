@@ -1,0 +1,154 @@
+"""From what the user names as a source to a cached source latent (composer level)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidswap import warp
+from vidswap.cache import content_key
+from vidswap.compositing import face_mask
+from vidswap.errors import NoFaceError
+from vidswap.faces import align_quad, face_in_crop
+from vidswap.mixing import blend_sources
+from vidswap.records import AlignedCrop, Face, Pivot
+from vidswap.session import Session
+from vidswap.sources import SourceSpec, parse_source
+from vidswap.video import open_frames, read_region, read_rgb8
+
+CROP_SIZE = 512
+_SOURCE_SIDE = 1600
+_VERSION = 2
+
+
+@dataclass(frozen=True)
+class SourceIdentity:
+    """A person to put onto others."""
+
+    label: str
+    """What the user called it."""
+    code: Tensor
+    """``[1, n_styles, 512]`` source latent."""
+    embedding: Tensor
+    """``[1, 128]`` identity of the photos themselves (not of their inversions)."""
+
+
+def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
+    """``[H, W, 3]`` in [0, 1] to ``[1, 3, H, W]`` in [-1, 1]."""
+    array = np.ascontiguousarray(np.asarray(image, dtype=np.float32).transpose(2, 0, 1))
+    return torch.from_numpy(array)[None].to(device) * 2 - 1
+
+
+def to_image(tensor: Tensor) -> np.ndarray:
+    """``[1, 3, H, W]`` in [-1, 1] to float32 ``[H, W, 3]`` in [0, 1]."""
+    return ((tensor[0].clamp(-1, 1) + 1) * 0.5).permute(1, 2, 0).cpu().numpy().copy()
+
+
+def aligned_crop(
+    picture: np.ndarray,
+    face: Face,
+    quad: np.ndarray,
+    *,
+    size: int,
+    origin_xy: tuple[float, float] = (0.0, 0.0),
+    scale_xy: tuple[float, float] = (1.0, 1.0),
+) -> AlignedCrop:
+    """Crop a quad of a picture and carry mesh and irises along.
+
+    :param picture: float32 ``[h, w, 3]`` in upright stored pixels.
+    :param quad: in display coordinates, like the face.
+    :param origin_xy: place of the picture's top left corner, in upright stored pixels.
+    :param scale_xy: the frame's ``display_scale_xy``.
+    """
+    image, inside = warp.crop(picture, np.asarray(quad) / scale_xy, size, origin_xy=origin_xy)
+    moved = face_in_crop(face, quad)
+    return AlignedCrop(
+        image, np.asarray(quad, np.float32), moved.mesh_xyz, moved.iris_xy, inside
+    )
+
+
+def visible_face(crop: AlignedCrop, size: int) -> np.ndarray:
+    """Where the crop shows the face, ``[size, size]`` in [0, 1], a little beyond its outline."""
+    if crop.mesh_xyz is None:
+        return np.ones((size, size), np.float32)
+    mask = face_mask(crop.mesh_xyz, size, erode=-24.0, feather=40.0, inside=crop.inside)
+    return np.clip(mask * 1.5, 0, 1)
+
+
+def prepare_source(
+    session: Session, specs: Sequence[str], *, log: Callable[[str], None] = lambda _line: None
+) -> SourceIdentity:
+    """Invert a source once, or take it from the cache.
+
+    :param specs: photos of one person (their latents are averaged), or ``synthetic:SEED``.
+    :raises InputError: a photo cannot be read. :raises NoFaceError: no face, or several.
+    """
+    parts = [_prepare_one(session, parse_source(text), log) for text in specs]
+    label = " + ".join(part.label for part in parts)
+    if len(parts) == 1:
+        return parts[0]
+    embedding = torch.stack([part.embedding for part in parts]).mean(0)
+    return SourceIdentity(label, blend_sources([part.code for part in parts]), embedding)
+
+
+def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None]) -> SourceIdentity:
+    generator = session.generator
+    if spec.kind == "synthetic":
+        code = generator.sample(spec.seed)[:, None].repeat(1, generator.n_styles, 1)
+        with torch.no_grad():
+            embedding = session.identity.embed_aligned(generator.synthesize(code, size=generator.resolution))
+        return SourceIdentity(str(spec), code, embedding)
+    inversion = replace(session.config.inversion, full_steps=0)
+    key = {
+        "version": _VERSION,
+        "photo": content_key(spec.path),
+        "face": spec.face_index,
+        "generator": generator.identifier,
+        "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith("next")},
+        "steps": session.config.mix.source_steps,
+        "encoder": session.encoder is not None,
+    }
+    found = session.cache.get("source", key)
+    if found is not None:
+        tensors = {name: torch.from_numpy(array).to(session.device) for name, array in found.items()}
+        return SourceIdentity(str(spec), tensors["code"], tensors["embedding"])
+    log(f"inverting the source {str(spec)} (once; then it is cached)")
+    crop = source_crop(session, spec)
+    image = to_tensor(crop.image, session.device)
+    face = torch.from_numpy(visible_face(crop, CROP_SIZE))[None, None].to(session.device)
+    pivot: Pivot = session.inverter.first(image, face=face, steps=session.config.mix.source_steps)
+    code = torch.from_numpy(pivot.latent)[None].to(session.device)
+    with torch.no_grad():
+        embedding = session.identity.embed_aligned(image)
+    session.cache.put("source", key, {"code": code.cpu().numpy(), "embedding": embedding.cpu().numpy()})
+    return SourceIdentity(str(spec), code, embedding)
+
+
+def source_crop(session: Session, spec: SourceSpec) -> AlignedCrop:
+    """The aligned face of a photo.
+
+    :raises NoFaceError: no face, or several and no index given (``photo.jpg#1``).
+    """
+    with open_frames(spec.path) as frames:
+        frame = next(iter(frames))
+    rgb, scale = read_rgb8(frame, max_side=_SOURCE_SIDE)
+    faces = session.new_finder().find(rgb, 0.0, scale=scale)
+    faces = sorted(faces, key=lambda face: float(face.box_xyxy[0]))
+    if not faces:
+        raise NoFaceError(f"{str(spec)}: no face found in the source; use a clear photo of a face")
+    if spec.face_index is None and len(faces) > 1:
+        raise NoFaceError(
+            f"{str(spec)}: {len(faces)} faces in the source; choose one, left to right, "
+            f"with {str(spec)}#0 to #{len(faces) - 1}"
+        )
+    index = spec.face_index or 0
+    if index >= len(faces):
+        raise NoFaceError(f"{str(spec)}: there is no face number {index}; it has {len(faces)}")
+    face = faces[index]
+    return aligned_crop(
+        read_region(frame), face, align_quad(face), size=CROP_SIZE, scale_xy=frame.display_scale_xy
+    )

@@ -1,0 +1,294 @@
+"""The composer: video -> faces -> inversion -> mixing -> compositing -> video."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+from vidswap import __version__
+from vidswap.cache import digest_of, temporary_beside
+from vidswap.config import RunConfig
+from vidswap.errors import UsageError
+from vidswap.identities import SourceIdentity, prepare_source
+from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
+from vidswap.records import Frame
+from vidswap.reports import Progress, SwapReport, TrackSummary
+from vidswap.session import Session
+from vidswap.settings import as_dict
+from vidswap.stages import (
+    FindFaces,
+    FixedLagStage,
+    InvertFaces,
+    PasteFaces,
+    Regenerate,
+    Selection,
+    crop_faces,
+    smooth_latents,
+    smooth_quads,
+)
+from vidswap.streaming import Stage, StageRun, run_stages
+from vidswap.video import VideoInfo, check_output, open_frames, open_writer, probe, remux
+
+Log = Callable[[str], None]
+
+
+def _quiet(_line: str) -> None:
+    return None
+
+
+def build_stages(session: Session, selection: Selection) -> list[Stage]:
+    """The stages between decoder and encoder, in order."""
+    smooth = session.config.smooth
+    stages = [Stage("find faces", FindFaces(session, session.new_finder(), selection))]
+    if smooth.quad > 0 and smooth.lag > 0:
+        stages.append(Stage("steady quads", FixedLagStage(smooth.lag, smooth_quads(smooth.quad))))
+    stages += [Stage("crop", crop_faces), Stage("invert", InvertFaces(session))]
+    if smooth.latent > 0 and smooth.lag > 0:
+        stages.append(Stage("steady latents", FixedLagStage(smooth.lag, smooth_latents(smooth.latent))))
+    stages += [Stage("generate", Regenerate(session)), Stage("paste", PasteFaces(session.config))]
+    return stages
+
+
+@dataclass
+class Swapper:
+    """Swaps faces with networks that are loaded once; use it for many clips.
+
+    Example::
+
+        swapper = Swapper(RunConfig())
+        report = swapper.swap_video("clip.mp4", "alice.jpg", "out.mp4")
+    """
+
+    config: RunConfig = field(default_factory=RunConfig)
+    log: Log = _quiet
+    session: Session = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.session = Session(self.config)
+
+    def source(self, source: str | Sequence[str]) -> SourceIdentity:
+        """Prepare a source (inverted once, then cached on disk)."""
+        texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+        return prepare_source(self.session, [os.fspath(text) for text in texts], log=self.log)
+
+    def frames(self, frames: Sequence[Frame], selection: Selection) -> StageRun:
+        """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
+        return run_stages(frames, build_stages(self.session, selection), queue_size=2, source_name="decode")
+
+    def swap_video(
+        self,
+        target: str | Path,
+        source: str | Sequence[str],
+        output: str | Path,
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        face: Sequence[str] = (),
+        force: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> SwapReport:
+        """Swap a whole clip; see :func:`swap_video`."""
+        target, output = Path(target), Path(output)
+        started = time.perf_counter()
+        check_output(output, target, force=force)
+        info = probe(target)
+        self.session.device  # noqa: B018 - refuse an unusable device before any work
+        self.log(self.session.describe())
+        selection = self._selection(source, face)
+        run = _Run(self, info, target, output, selection, progress, started)
+        return run(start_seconds, end_seconds)
+
+    def _selection(self, source: str | Sequence[str], face: Sequence[str]) -> Selection:
+        pairs: dict[int, SourceIdentity] = {}
+        wanted = self.config.faces.select
+        numbers = []
+        for text in face:
+            number, equals, name = str(text).partition("=")
+            if equals:
+                if not number.isdigit():
+                    raise UsageError(f"--face: expected NUMBER=SOURCE, got {text!r}")
+                pairs[int(number)] = self.source(name)
+            elif text in ("all", "largest"):
+                wanted = text
+            elif number.isdigit():
+                numbers.append(number)
+            else:
+                raise UsageError(f"--face: expected a track number, all, largest or N=SOURCE, got {text!r}")
+        if pairs:
+            main = self.source(source) if source else None
+            return Selection(",".join(numbers) or wanted, main, pairs)
+        return Selection(",".join(numbers) or wanted, self.source(source))
+
+
+@dataclass
+class _Run:
+    """One clip on its way to its output."""
+
+    swapper: Swapper
+    info: VideoInfo
+    target: Path
+    output: Path
+    selection: Selection
+    progress: Callable[[Progress], None] | None
+    started: float
+    warnings: list[str] = field(default_factory=list)
+
+    def __call__(self, start_seconds: float | None, end_seconds: float | None) -> SwapReport:
+        video = temporary_beside(self.output).with_suffix(self.output.suffix or ".mp4")
+        muxed = temporary_beside(self.output).with_suffix(self.output.suffix or ".mp4")
+        try:
+            figures = self._frames(video, start_seconds, end_seconds)
+            tags = container_tags()
+            if self.info.kind == "video" and _is_video_name(self.output):
+                self.warnings += remux(
+                    video, self.target, muxed,
+                    start_seconds=start_seconds, end_seconds=end_seconds, metadata=tags,
+                )  # fmt: skip
+            else:
+                os.replace(video, muxed)
+            self._mark(muxed)
+        finally:
+            for path in (video, muxed):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        return self._report(figures)
+
+    def _frames(self, video: Path, start: float | None, end: float | None) -> dict:
+        config = self.swapper.config
+        done = swapped = 0
+        began = time.perf_counter()
+        total = _frames_total(self.info, start, end)
+        with (
+            open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
+            self.swapper.frames(frames, self.selection) as results,
+            open_writer(video, self.info, config.video) as writer,
+        ):
+            for frame, faces in results:
+                writer.write(frame)
+                done += 1
+                swapped += faces > 0
+                self._tell(done, total, began)
+            stats = {stat.name: stat.busy_seconds for stat in results.stats}
+        if not swapped:
+            self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
+        return {"frames": done, "swapped": swapped, "seconds": time.perf_counter() - began, "stages": stats}
+
+    def _tell(self, done: int, total: int | None, began: float) -> None:
+        if self.progress is None:
+            return
+        rate = done / max(time.perf_counter() - began, 1e-6)
+        left = (total - done) / rate if total else None
+        self.progress(Progress(done, total, rate, left))
+
+    def _mark(self, made: Path) -> None:
+        session = self.swapper.session
+        claim = MarkInfo(
+            tool_version=__version__,
+            generator=session.generator.name,
+            weights={"generator": session.generator.identifier},
+            settings_digest=digest_of(as_dict(self.swapper.config)),
+        )
+        if made.is_dir():
+            mark_folder(made, target=self.target, claim=claim)
+            os.replace(made, self.output)
+        else:
+            mark_output(made, self.output, target=self.target, claim=claim)
+
+    def _report(self, figures: Mapping) -> SwapReport:
+        return SwapReport(
+            output=self.output,
+            frames=figures["frames"],
+            frames_swapped=figures["swapped"],
+            seconds_total=time.perf_counter() - self.started,
+            seconds_per_frame=figures["seconds"] / max(figures["frames"], 1),
+            device=str(self.swapper.session.device),
+            warnings=tuple(self.warnings),
+            stage_seconds=figures["stages"],
+            peak_memory_mb=peak_memory_mb(),
+        )
+
+
+def _is_video_name(path: Path) -> bool:
+    return path.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
+
+
+def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> int | None:
+    """A guess for the progress bar only; containers lie about it."""
+    if start is None and end is None and info.n_frames_hint:
+        return info.n_frames_hint
+    if info.duration_seconds is None or not info.average_rate:
+        return None
+    until = min(end or info.duration_seconds, info.duration_seconds)
+    return max(1, round((until - (start or 0.0)) * float(info.average_rate)))
+
+
+def peak_memory_mb() -> float:
+    """Most memory that this process has used so far, MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def swap_video(
+    target: str | Path,
+    source: str | Sequence[str],
+    output: str | Path,
+    *,
+    config: RunConfig | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    face: Sequence[str] = (),
+    force: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    log: Log = _quiet,
+) -> SwapReport:
+    """Put the identity of ``source`` on a face of ``target`` through the whole clip.
+
+    :param target: video, GIF, image, or folder of images.
+    :param source: photo, several photos of one person, or ``synthetic:SEED``.
+    :param output: a name that does not exist yet, unless ``force``.
+    :param face: values of ``--face``: ``largest``, ``all``, a track number, or ``N=SOURCE``.
+    :param progress: called after each frame. :param log: called with lines for the log.
+    :raises VidswapError: one of its children; nothing is left at ``output`` then.
+    """
+    swapper = Swapper(config or RunConfig(), log)
+    return swapper.swap_video(
+        target, source, output,
+        start_seconds=start_seconds, end_seconds=end_seconds, face=face, force=force, progress=progress,
+    )  # fmt: skip
+
+
+def list_faces(
+    target: str | Path,
+    *,
+    config: RunConfig | None = None,
+    every_seconds: float = 0.2,
+    thumbnails: Path | None = None,
+    log: Log = _quiet,
+) -> list[TrackSummary]:
+    """Who is in a clip: tracks with their times, and optionally a picture of each."""
+    from vidswap.survey import survey
+
+    return survey(Session(config or RunConfig()), Path(target), every_seconds, thumbnails, log)
+
+
+def preview(*args: object, **kwargs: object) -> object:
+    """A contact sheet of some frames; see :func:`vidswap.sheet.preview`."""
+    from vidswap.sheet import preview as make
+
+    return make(*args, **kwargs)
+
+
+def make_sample(*args: object, **kwargs: object) -> object:
+    """A clip of a person who does not exist; see :func:`vidswap.sample.make_sample`."""
+    from vidswap.sample import make_sample as make
+
+    return make(*args, **kwargs)
+
+

@@ -1,0 +1,104 @@
+"""Networks of a run, loaded once and shared by its stages (composer level)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from vidswap import weights
+from vidswap.cache import ContentCache
+from vidswap.config import RunConfig
+from vidswap.errors import UsageError
+from vidswap.faces import FaceFinder, FaceMesher, Tracker, make_detector
+from vidswap.inversion import Inverter
+from vidswap.mixing import Mixer, make_mixer
+from vidswap.models import Generator, load_generator
+from vidswap.models.identity import DlibIdentity
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the first CUDA device when there is one.
+
+    :raises UsageError: for an unknown name, or ``cuda`` without a usable GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device: expected auto, cpu or cuda, got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "device: cuda was asked for, but torch sees no GPU; use --device cpu, or install a CUDA build"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that is loaded once: networks, device, caches."""
+
+    config: RunConfig
+
+    @cached_property
+    def device(self) -> torch.device:
+        threads = self.config.threads or max(1, min(8, len(os.sched_getaffinity(0))))
+        torch.set_num_threads(threads)
+        return choose_device(self.config.device)
+
+    @cached_property
+    def generator(self) -> Generator:
+        return load_generator(self.config.generator, weights.locate, self.device)
+
+    @cached_property
+    def identity(self) -> DlibIdentity:
+        return DlibIdentity.load(weights.locate("dlib-resnet")).to(self.device)
+
+    @cached_property
+    def encoder(self) -> torch.nn.Module | None:
+        if not self.config.inversion.encoder or not weights.available("encoder"):
+            return None
+        from vidswap.models.encoder import load_encoder
+
+        return load_encoder(weights.locate("encoder"), weights.locate).to(self.device)
+
+    @cached_property
+    def mixer(self) -> Mixer:
+        return make_mixer(
+            self.config.mix,
+            self.generator.n_styles,
+            locate=weights.locate,
+            available=weights.available,
+            device=self.device,
+        )
+
+    @cached_property
+    def inverter(self) -> Inverter:
+        return Inverter(self.generator, self.identity, self.config.inversion, self.encoder)
+
+    @cached_property
+    def cache(self) -> ContentCache:
+        return ContentCache(weights.home() / "cache")
+
+    def new_finder(self) -> FaceFinder:
+        """A face finder with a fresh tracker: one a clip."""
+        faces = self.config.faces
+        paths = {name: weights.locate(name) for name in ("blazeface-full", "blazeface-short")}
+        detector = make_detector(
+            faces.detector,
+            paths,
+            min_score=faces.min_score,
+            min_face_px=faces.min_size_px,
+        )
+        mesher = FaceMesher(weights.locate("facemesh"), weights.locate("iris"))
+        tracker = Tracker(lost_seconds=faces.lost_seconds)
+        return FaceFinder(detector, mesher, tracker, min_size_px=faces.min_size_px)
+
+    def describe(self) -> str:
+        """One line for the log: device, networks, licences."""
+        names = ["mobilestylegan", "dlib-resnet", "facemesh"]
+        parts = [f"{name} ({weights.CATALOGUE[name].licence})" for name in names]
+        device = torch.cuda.get_device_name(0) if self.device.type == "cuda" else "CPU"
+        return (
+            f"device: {device}, {torch.get_num_threads()} threads; weights: {', '.join(parts)}; "
+            f"mixer: {self.mixer.name}; encoder: {'yes' if self.encoder is not None else 'no'}"
+        )

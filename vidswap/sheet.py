@@ -1,0 +1,131 @@
+"""Contact sheets: target, inversion, mask, swap and result of a few frames side by side (composer level)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vidswap import warp
+from vidswap.config import RunConfig
+from vidswap.errors import NoFaceError
+from vidswap.identities import to_image
+from vidswap.pipeline import Swapper
+from vidswap.records import Frame
+from vidswap.reports import PreviewReport
+from vidswap.stages import (
+    CROP_SIZE,
+    FaceWork,
+    FindFaces,
+    InvertFaces,
+    PasteFaces,
+    Regenerate,
+    Selection,
+    Work,
+    crop_faces,
+)
+from vidswap.video import check_output, grab_frame, read_region
+
+_COLUMNS = ("target", "inversion", "mask", "swap", "result")
+_HEADER = 28
+
+
+def preview(
+    target: str | Path,
+    source: str | Sequence[str],
+    *,
+    config: RunConfig | None = None,
+    at_seconds: Sequence[float] = (0.0,),
+    output: str | Path = "preview.png",
+    force: bool = False,
+    log: Callable[[str], None] = lambda _line: None,
+) -> PreviewReport:
+    """Swap single frames and show every step of it.
+
+    :param at_seconds: times of the frames, counted from the start of the clip.
+    :param output: PNG; one row a face, columns target, inversion, mask, swap, result, 512 px each.
+    :raises NoFaceError: when none of the frames shows a face.
+    """
+    target, output = Path(target), Path(output)
+    started = time.perf_counter()
+    check_output(output, target, force=force)
+    swapper = Swapper(config or RunConfig(), log)
+    selection = Selection(swapper.config.faces.select, swapper.source(source))
+    rows: list[list[np.ndarray]] = []
+    labels: list[str] = []
+    times: list[float] = []
+    counts: list[int] = []
+    for seconds in at_seconds:
+        frame = grab_frame(target, seconds)
+        found = _rows(swapper, frame, selection)
+        rows += found
+        labels += [f"{frame.pts_seconds:.3f} s"] * len(found)
+        times.append(frame.pts_seconds)
+        counts.append(len(found))
+    if not rows:
+        raise NoFaceError(f"{target}: no face in the frames at {', '.join(map(str, at_seconds))} s")
+    _write(rows, labels, output)
+    return PreviewReport(
+        output=output,
+        at_seconds=tuple(times),
+        faces=tuple(counts),
+        device=str(swapper.session.device),
+        seconds_total=time.perf_counter() - started,
+    )
+
+
+def _rows(swapper: Swapper, frame: Frame, selection: Selection) -> list[list[np.ndarray]]:
+    """Pictures of one frame, a row a face; every stage is run by hand, with no state before it."""
+    session = swapper.session
+    work = FindFaces(session, session.new_finder(), selection)(frame)
+    work = Regenerate(session)(InvertFaces(session)(crop_faces(work)))
+    paste = PasteFaces(session.config)
+    swaps = [paste.finish(face, work) for face in work.faces]
+    finished, _ = PasteFaces(session.config)(work)
+    return [
+        _row(session, work, face, swap.image, swap.mask, finished)
+        for face, swap in zip(work.faces, swaps, strict=True)
+    ]
+
+
+def _row(
+    session: object, work: Work, face: FaceWork, image: np.ndarray, mask: np.ndarray, finished: Frame
+) -> list[np.ndarray]:
+    import torch
+
+    generator = session.generator
+    code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+    with torch.no_grad():
+        inversion = to_image(generator.synthesize(code, size=generator.resolution))
+    box = (0, 0, *work.frame.upright_size_wh)
+    quad = face.quad / work.frame.display_scale_xy
+    result, _ = warp.crop(read_region(finished, box), quad, CROP_SIZE)
+    grey = np.repeat(mask[..., None], 3, axis=2)
+    return [_fit(picture) for picture in (face.crop.image, inversion, grey, image, result)]
+
+
+def _fit(picture: np.ndarray) -> np.ndarray:
+    data = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    image = Image.fromarray(data)
+    if image.width != CROP_SIZE:
+        image = image.resize((CROP_SIZE, CROP_SIZE), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+def _write(rows: list[list[np.ndarray]], labels: list[str], output: Path) -> None:
+    sheet = Image.new("RGB", (CROP_SIZE * len(_COLUMNS), (CROP_SIZE + _HEADER) * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(18)
+    for y, (row, label) in enumerate(zip(rows, labels, strict=True)):
+        top = y * (CROP_SIZE + _HEADER)
+        for x, (picture, name) in enumerate(zip(row, _COLUMNS, strict=True)):
+            draw.text((x * CROP_SIZE + 8, top + 4), f"{label}  {name}" if x == 0 else name, "black", font)
+            sheet.paste(Image.fromarray(picture), (x * CROP_SIZE, top + _HEADER))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.part")
+    sheet.save(temporary, "PNG")
+    os.replace(temporary, output)

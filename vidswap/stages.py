@@ -1,0 +1,337 @@
+"""Stages of a swap: faces -> crops -> inversion -> mixing -> compositing (composer level).
+
+Every stage is an object with its state in the open; what passes between them is a :class:`Work`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from vidswap import warp
+from vidswap.compositing import (
+    ColorMatcher,
+    ColorState,
+    combine,
+    composite,
+    face_mask,
+    match_detail,
+    residual_occlusion,
+)
+from vidswap.config import RunConfig
+from vidswap.faces import FaceFinder, align_quad
+from vidswap.geometry import quad_box, quad_size_px
+from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
+from vidswap.inversion import WarmState
+from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
+from vidswap.session import Session
+from vidswap.video import read_region, read_rgb8, write_region
+
+CROP_SIZE = 512
+DETECT_SIDE = 1280
+_BOX_MARGIN = 4
+
+
+@dataclass(frozen=True)
+class FaceWork:
+    """One face of one frame on its way through the stages."""
+
+    face: Face
+    quad: np.ndarray
+    """``[4, 2]`` display coordinates."""
+    source: SourceIdentity
+    crop: AlignedCrop | None = None
+    visible: np.ndarray | None = None
+    """``[128, 128]`` where the crop shows the face."""
+    pivot: Pivot | None = None
+    swap: Swap | None = None
+    inversion: np.ndarray | None = None
+    """``[s, s, 3]`` the target as the generator redraws it, small."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A frame with its faces."""
+
+    frame: Frame
+    shot: int
+    """Number of the shot (cuts are counted); states start afresh at each."""
+    faces: tuple[FaceWork, ...] = ()
+
+    def with_faces(self, faces: Iterable[FaceWork]) -> Work:
+        return replace(self, faces=tuple(faces))
+
+
+class Selection:
+    """Which faces get which source.
+
+    :param wanted: ``largest``, ``all``, or track numbers; ``N=source`` pairs are resolved by the caller
+        into ``per_track``.
+    """
+
+    def __init__(
+        self,
+        wanted: str,
+        source: SourceIdentity | None,
+        per_track: Mapping[int, SourceIdentity] | None = None,
+    ) -> None:
+        self.wanted = wanted
+        self.source = source
+        self.per_track = dict(per_track or {})
+        self._chosen: int | None = None
+
+    def __call__(self, faces: Sequence[Face]) -> list[tuple[Face, SourceIdentity]]:
+        """The faces of a frame to be swapped, with their sources."""
+        if self.per_track:
+            return [(f, self.per_track[f.track_id]) for f in faces if f.track_id in self.per_track]
+        if self.source is None or not faces:
+            return []
+        if self.wanted == "all":
+            return [(face, self.source) for face in faces]
+        if self.wanted == "largest":
+            return [(self._largest(faces), self.source)]
+        tracks = {int(text) for text in self.wanted.split(",")}
+        return [(face, self.source) for face in faces if face.track_id in tracks]
+
+    def _largest(self, faces: Sequence[Face]) -> Face:
+        """The largest face; the one chosen before is kept while it is of comparable size."""
+        largest = max(faces, key=lambda face: face.size_px)
+        for face in faces:
+            if face.track_id == self._chosen and face.size_px > 0.6 * largest.size_px:
+                return face
+        self._chosen = largest.track_id
+        return largest
+
+
+@dataclass
+class FindFaces:
+    """Stage: detection, tracking, selection, alignment."""
+
+    session: Session
+    finder: FaceFinder
+    selection: Selection
+
+    def __call__(self, frame: Frame) -> Work:
+        rgb, scale = read_rgb8(frame, max_side=DETECT_SIDE)
+        faces = self.finder.find(rgb, frame.pts_seconds, scale=scale, embed=self.embed)
+        works = [FaceWork(face, align_quad(face), source) for face, source in self.selection(faces)]
+        return Work(frame, self.finder.state.cuts, tuple(works))
+
+    @torch.no_grad()
+    def embed(self, face: Face, rgb: np.ndarray) -> np.ndarray:
+        """Identity embedding of a face in pixels of ``rgb``, by which tracks are joined again."""
+        image, _ = warp.crop(rgb, align_quad(face), 256, extend=False, mode="bilinear")
+        tensor = to_tensor(image, self.session.device)
+        return self.session.identity.embed_aligned(tensor)[0].cpu().numpy()
+
+
+@dataclass
+class FixedLagStage:
+    """Processor: gives each work with its neighbours in time to ``smooth``; memory is ``2 * lag + 1`` works."""
+
+    lag: int
+    smooth: Callable[[Work, Sequence[tuple[int, Work]]], Work]
+    _window: deque[Work] = field(default_factory=deque)
+    _done: int = 0
+    """Works at the front of the window that have been given out already."""
+
+    def process(self, item: Work) -> Iterable[Work]:
+        self._window.append(item)
+        while len(self._window) - self._done > self.lag:
+            yield self._next()
+
+    def flush(self) -> Iterable[Work]:
+        while self._done < len(self._window):
+            yield self._next()
+
+    def _next(self) -> Work:
+        here = self._window[self._done]
+        near = [
+            (number - self._done, work)
+            for number, work in enumerate(self._window)
+            if work.shot == here.shot and abs(number - self._done) <= self.lag
+        ]
+        self._done += 1
+        made = self.smooth(here, near)
+        while self._done > self.lag:
+            self._window.popleft()
+            self._done -= 1
+        return made
+
+
+def smooth_quads(sigma: float) -> Callable[[Work, Sequence[tuple[int, Work]]], Work]:
+    """Gaussian smoothing of the quads of each track (sub-pixel jitter of landmarks would swim)."""
+
+    def smooth(here: Work, near: Sequence[tuple[int, Work]]) -> Work:
+        made = []
+        for face in here.faces:
+            mates = _mates(face, near)
+            shares = np.array([np.exp(-0.5 * (offset / sigma) ** 2) for offset, _ in mates])
+            quads = np.stack([mate.quad for _, mate in mates])
+            quad = (shares[:, None, None] * quads).sum(0) / shares.sum()
+            made.append(replace(face, quad=quad))
+        return here.with_faces(made)
+
+    return smooth
+
+
+def smooth_latents(sigma: float) -> Callable[[Work, Sequence[tuple[int, Work]]], Work]:
+    """Smoothing of the pivots of each track that steps back where the face moves fast.
+
+    A neighbour counts less the further its code lies from this one's, measured against how far
+    neighbours usually lie (the median over the window): an expression that comes quickly is not lagged.
+    """
+
+    def smooth(here: Work, near: Sequence[tuple[int, Work]]) -> Work:
+        made = []
+        for face in here.faces:
+            mates = [(offset, mate) for offset, mate in _mates(face, near) if mate.pivot is not None]
+            if face.pivot is None or len(mates) < 2:
+                made.append(face)
+                continue
+            codes = np.stack([mate.pivot.latent for _, mate in mates])
+            away = np.sqrt(np.square(codes - face.pivot.latent).mean((1, 2)))
+            usual = max(float(np.median(away[away > 0])) if (away > 0).any() else 0.0, 1e-6)
+            time = np.array([offset for offset, _ in mates], np.float64)
+            shares = np.exp(-0.5 * (time / sigma) ** 2) * np.exp(-0.5 * (away / (2.0 * usual)) ** 2)
+            latent = (shares[:, None, None] * codes).sum(0) / shares.sum()
+            made.append(replace(face, pivot=replace(face.pivot, latent=latent.astype(np.float32))))
+        return here.with_faces(made)
+
+    return smooth
+
+
+def _mates(face: FaceWork, near: Sequence[tuple[int, Work]]) -> list[tuple[int, FaceWork]]:
+    """The same track in the neighbouring works, without a gap to this one."""
+    found = {}
+    for offset, work in near:
+        for other in work.faces:
+            if other.face.track_id == face.face.track_id:
+                found[offset] = other
+    kept = [(0, face)]
+    for direction in (-1, 1):
+        offset = direction
+        while offset in found:
+            kept.append((offset, found[offset]))
+            offset += direction
+    return sorted(kept, key=lambda pair: pair[0])
+
+
+def crop_faces(work: Work) -> Work:
+    """Stage: cut the faces out of the frame."""
+    made = []
+    frame = work.frame
+    scale = frame.display_scale_xy
+    for face in work.faces:
+        box = quad_box(face.quad / scale, frame.upright_size_wh, margin=_BOX_MARGIN + 8, multiple=2)
+        if box is None:
+            continue
+        picture = read_region(frame, box)
+        crop = aligned_crop(
+            picture, face.face, face.quad, size=CROP_SIZE, origin_xy=(box[0], box[1]), scale_xy=scale
+        )
+        made.append(replace(face, crop=crop, visible=visible_face(crop, 128)))
+    return work.with_faces(made)
+
+
+@dataclass
+class InvertFaces:
+    """Stage: the pivot of each face, warm-started along its track."""
+
+    session: Session
+    states: dict[int, tuple[int, WarmState]] = field(default_factory=dict)
+    """Shot and state a track."""
+
+    def __call__(self, work: Work) -> Work:
+        made = []
+        device = self.session.device
+        for face in work.faces:
+            shot, state = self.states.get(face.face.track_id, (work.shot, None))
+            image = to_tensor(face.crop.image, device)
+            visible = torch.from_numpy(face.visible)[None, None].to(device)
+            pivot, state = self.session.inverter.step(
+                image, state if shot == work.shot else None, face=visible
+            )
+            self.states[face.face.track_id] = (work.shot, state)
+            made.append(replace(face, pivot=pivot))
+        return work.with_faces(made)
+
+
+@dataclass
+class Regenerate:
+    """Stage: mix with the source and draw the new face (and the old one, small, to see what it misses)."""
+
+    session: Session
+
+    @torch.no_grad()
+    def __call__(self, work: Work) -> Work:
+        made = []
+        config, generator = self.session.config, self.session.generator
+        for face in work.faces:
+            target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
+            mixed = self.session.mixer(face.source.code, target, config.mix.strength)
+            image = to_image(generator.synthesize(mixed, size=config.size))
+            inversion = None
+            if config.composite.occlusion:
+                inversion = to_image(generator.synthesize(target, size=config.inversion.fast_size))
+            mask = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
+            swap = Swap(image, mask, face.quad, face.face.track_id)
+            made.append(replace(face, swap=swap, inversion=inversion))
+        return work.with_faces(made)
+
+
+@dataclass
+class PasteFaces:
+    """Stage: mask, colour, detail, and back into the frame's own samples."""
+
+    config: RunConfig
+    colors: dict[int, tuple[int, ColorState | None]] = field(default_factory=dict)
+
+    def __call__(self, work: Work) -> tuple[Frame, int]:
+        """The finished frame and how many faces were swapped in it."""
+        frame = work.frame
+        for face in work.faces:
+            frame = self._paste(frame, self._finished(face, work))
+        return frame, len(work.faces)
+
+    def finish(self, face: FaceWork, work: Work) -> Swap:
+        return self._finished(face, work)
+
+    def _finished(self, face: FaceWork, work: Work) -> Swap:
+        options, smooth = self.config.composite, self.config.smooth
+        crop, swap = face.crop, face.swap
+        solid = face_mask(
+            crop.mesh_xyz, CROP_SIZE, regions=options.regions, erode=options.erode,
+            feather=options.feather, inside=crop.inside,
+        )  # fmt: skip
+        occlusion = None
+        if options.occlusion and face.inversion is not None:
+            occlusion = combine(residual_occlusion(crop.image, face.inversion, solid), None)
+        mask = solid
+        if occlusion is not None:
+            mask = face_mask(
+                crop.mesh_xyz, CROP_SIZE, regions=options.regions, erode=options.erode,
+                feather=options.feather, inside=crop.inside, occlusion=occlusion,
+            )  # fmt: skip
+        shot, state = self.colors.get(face.face.track_id, (work.shot, None))
+        matcher = ColorMatcher(options.color, smooth.color)
+        image, state = matcher(swap.image, crop.image, mask, state if shot == work.shot else None)
+        self.colors[face.face.track_id] = (work.shot, state)
+        if options.sharpness:
+            image = match_detail(
+                image, crop.image, mask,
+                footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
+            )  # fmt: skip
+        return replace(swap, image=image, mask=mask)
+
+    def _paste(self, frame: Frame, swap: Swap) -> Frame:
+        stored = replace(swap, quad_xy=swap.quad_xy / frame.display_scale_xy)
+        box = quad_box(stored.quad_xy, frame.upright_size_wh, margin=_BOX_MARGIN, multiple=2)
+        if box is None:
+            return frame
+        rgb, alpha = composite(read_region(frame, box), box, stored)
+        return write_region(frame, box, rgb, alpha)
