@@ -7,14 +7,9 @@ whether it was changed since, :func:`visible_label` draws the badge for the pict
 
 from __future__ import annotations
 
+from vidswap.provenance.claims import MarkInfo
 from vidswap.provenance.label import VisibleLabel, visible_label
-from vidswap.provenance.marking import (
-    MarkInfo,
-    MarkReport,
-    check_signer,
-    mark_folder,
-    mark_output,
-)
+from vidswap.provenance.marking import MarkReport, check_signer, mark_folder, mark_output
 from vidswap.provenance.reading import MarkReading, read_mark
 from vidswap.provenance.signing import SignerFiles
 from vidswap.provenance.terms import DIGITAL_SOURCE_TYPE, container_tags
