@@ -45,6 +45,8 @@ class PixelLayout:
     """YCbCr matrix: ``bt601``, ``bt709``, ``bt2020`` or ``rgb``."""
     transfer: str = "unknown"
     primaries: str = "unknown"
+    chroma_location: str = "left"
+    """Where chroma samples of 4:2:0 and 4:2:2 sit: ``left`` (MPEG, H.264) or ``center`` (JPEG)."""
 
     def __post_init__(self) -> None:
         _require(8 <= self.bit_depth <= 16, f"bit_depth: expected 8..16, got {self.bit_depth}")

@@ -1,0 +1,259 @@
+"""Single images and folders of them, as targets and as outputs.
+
+Pictures are turned upright by their EXIF orientation when read, so a still has rotation 0. CMYK
+becomes RGB (through its colour profile where it has one), a palette becomes RGB or RGBA, grey
+stays grey and 16-bit PNG keeps its 16 bits.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from vidswap.errors import InputError
+from vidswap.records import Frame, PixelLayout
+from vidswap.video.container import reason, require_file
+from vidswap.video.pixels import native_planes, native_to_supported, require_storage
+
+MAX_IMAGE_PIXELS = 200_000_000
+"""Largest still that is read."""
+FOLDER_RATE = Fraction(25)
+"""Frames a second that a folder of images is taken to have."""
+_SUFFIXES = {
+    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".webp": "webp",
+    ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
+}  # fmt: skip
+_MAGIC = (
+    (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"BM", "bmp"),
+    (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"),
+)  # fmt: skip
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """``png``, ``jpeg``, ``webp``, ``bmp`` or ``tiff`` by a file's first bytes, else ``""``.
+
+    An animated PNG or WebP counts as its first picture.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return ""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+
+
+def is_image_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a still image, by content."""
+    return bool(format_of(path))
+
+
+def has_image_suffix(path: str | os.PathLike[str]) -> bool:
+    """Whether a name is that of a still image."""
+    return Path(path).suffix.lower() in _SUFFIXES
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    *,
+    index: int = 0,
+    pts: int = 0,
+    time_base: Fraction = 1 / FOLDER_RATE,
+) -> Frame:
+    """Read a still as a frame: upright, RGB or grey, 8 or 16 bits.
+
+    :raises InputError: missing, not an image, truncated, or above ``MAX_IMAGE_PIXELS``.
+    """
+    file = require_file(path)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures and odd EXIF; the size is judged below.
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF")) as image:
+                if image.width * image.height > MAX_IMAGE_PIXELS:
+                    raise InputError(
+                        f"{file} has {image.width}x{image.height} pixels, more than "
+                        f"{MAX_IMAGE_PIXELS} allowed; scale it down first"
+                    )
+                if image.format == "PNG" and _png_is_deep(file):
+                    name, planes = _read_deep_png(file, image.getexif().get(0x0112, 1))
+                else:
+                    name, planes = _from_pillow(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{file} cannot be read as an image ({reason(error)}); it may be damaged or incomplete"
+        ) from error
+    return _frame(name, planes, index=index, pts=pts, time_base=time_base)
+
+
+def _frame(
+    name: str, planes: tuple[NDArray[Any], ...], *, index: int, pts: int, time_base: Fraction
+) -> Frame:
+    storage = require_storage(name)
+    layout = PixelLayout(
+        name=name, bit_depth=storage.bit_depth, chroma_shift_wh=(0, 0), is_rgb=storage.is_rgb,
+        has_alpha=storage.has_alpha, color_range="pc", matrix="rgb" if storage.is_rgb else "bt601",
+        transfer="iec61966-2-1", primaries="bt709",
+    )  # fmt: skip
+    height, width = planes[0].shape[:2]
+    return Frame(
+        index=index, pts=pts, time_base=time_base, layout=layout, planes=planes,
+        size_wh=(width, height), duration=1,
+    )  # fmt: skip
+
+
+def _from_pillow(image: Image.Image) -> tuple[str, tuple[NDArray[Any], ...]]:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey, also as 32-bit integers
+        return "gray16le", (np.clip(np.asarray(image), 0, 65535).astype(np.uint16),)
+    if image.mode == "CMYK":
+        image = _cmyk_to_rgb(image)
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    elif image.mode in ("1", "L"):
+        image = image.convert("L")
+    elif image.mode == "La":
+        image = image.convert("LA")
+    elif image.mode not in ("RGB", "RGBA", "LA"):
+        image = image.convert("RGB")
+    name = {"RGB": "rgb24", "RGBA": "rgba", "L": "gray", "LA": "ya8"}[image.mode]
+    return name, (np.array(image),)
+
+
+def _cmyk_to_rgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if profile:
+        try:
+            changed = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"), outputMode="RGB",
+            )  # fmt: skip
+            if changed is not None:
+                return changed
+        except ImageCms.PyCMSError:
+            pass  # a broken profile: the plain conversion is what viewers show then
+    return image.convert("RGB")
+
+
+def _png_is_deep(path: Path) -> bool:
+    """16-bit colour PNG: Pillow would cut it to 8 bits."""
+    with open(path, "rb") as file:
+        head = file.read(26)
+    return len(head) == 26 and head[24] == 16 and head[25] in (2, 4, 6)
+
+
+def _read_deep_png(path: Path, orientation: int) -> tuple[str, tuple[NDArray[Any], ...]]:
+    decoder = av.CodecContext.create("png", "r")
+    decoder.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
+    try:
+        pictures = decoder.decode(av.Packet(path.read_bytes())) or decoder.decode(None)
+    except av.error.FFmpegError as error:
+        raise ValueError(reason(error)) from error
+    if not pictures:
+        raise ValueError("no picture inside")
+    native = native_to_supported(pictures[0])
+    planes = tuple(np.array(_upright(plane, orientation)) for plane in native_planes(native))
+    return native.format.name, planes
+
+
+def _upright(plane: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo an EXIF orientation (1 to 8)."""
+    if orientation in (2, 4, 5, 7):
+        plane = plane[:, ::-1]
+        orientation = {2: 1, 4: 3, 5: 8, 7: 6}[orientation]
+    return np.rot90(plane, {3: 2, 6: -1, 8: 1}.get(orientation, 0))
+
+
+def list_folder(path: Path) -> tuple[Path, ...]:
+    """The images of a folder in the order of their numbers.
+
+    :raises InputError: no images, or a number is missing between the first and the last; the
+        message names it.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(path) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot read the folder {path}: {reason(error)}") from error
+    names = [name for name in names if has_image_suffix(name)]
+    if not names:
+        raise InputError(f"the folder {path} holds no images (PNG, JPEG, ...); name one that does")
+    numbered = {name: re.fullmatch(r"(.*?)(\d+)(\.[^.]+)", name) for name in names}
+    groups = {(match[1], match[3].lower()) for match in numbered.values() if match}
+    if len(groups) == 1 and all(numbered.values()):
+        ordered = sorted(names, key=lambda name: int(numbered[name][2]))  # type: ignore[index]
+        _require_no_gap(path, ordered, [int(numbered[n][2]) for n in ordered])  # type: ignore[index]
+    else:
+        ordered = sorted(names)
+    return tuple(path / name for name in ordered)
+
+
+def _require_no_gap(path: Path, names: Sequence[str], numbers: Sequence[int]) -> None:
+    for index in range(1, len(numbers)):
+        if numbers[index] == numbers[index - 1]:
+            raise InputError(
+                f"the folder {path} has number {numbers[index]} twice "
+                f"({names[index - 1]}, {names[index]}); keep one"
+            )
+        if numbers[index] != numbers[index - 1] + 1:
+            missing = numbers[index - 1] + 1
+            raise InputError(
+                f"the folder {path} has no image number {missing} "
+                f"(between {names[index - 1]} and {names[index]}); add it or renumber the images"
+            )
+
+
+def write_image(frame: Frame, path: str | os.PathLike[str], *, quality: int = 95) -> None:
+    """Write a frame as PNG (by suffix; its own bit depth, alpha kept) or another still format.
+
+    :param quality: of JPEG and WebP; chroma is not subsampled.
+    :raises OSError: the system refuses.
+    """
+    from vidswap.video.preview import display_rgb  # a module later in the order of the room
+
+    name = frame.layout.name
+    suffix = Path(path).suffix.lower()
+    if suffix == ".png" and frame.layout.bit_depth > 8:
+        _write_deep_png(display_rgb(frame), path)
+        return
+    if name in ("rgb24", "rgba", "gray", "ya8") and frame.display_size_wh == frame.size_wh:
+        pixels = frame.planes[0]
+    else:
+        rgb = display_rgb(frame)
+        pixels = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if suffix in (".jpg", ".jpeg", ".jpe", ".bmp") and image.mode in ("RGBA", "LA"):
+        image = image.convert(image.mode[:-1])
+    options: dict[str, Any] = {"compress_level": 3} if suffix == ".png" else {}
+    if suffix in (".jpg", ".jpeg", ".jpe"):
+        options = {"quality": quality, "subsampling": 0}
+    elif suffix == ".webp":
+        options = {"quality": quality}
+    image.save(path, **options)
+
+
+def _write_deep_png(rgb: NDArray[np.float32], path: str | os.PathLike[str]) -> None:
+    height, width = rgb.shape[:2]
+    codes = np.rint(np.clip(rgb, 0, 1) * 65535).astype(">u2")
+    native = av.VideoFrame(width, height, "rgb48be")
+    rows = np.frombuffer(native.planes[0], np.uint8).reshape(-1, native.planes[0].line_size)
+    rows[:height, : width * 6] = codes.reshape(height, -1).view(np.uint8)
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "rgb48be"
+    encoder.time_base = Fraction(1, 25)
+    native.pts = 0
+    packets = list(encoder.encode(native)) + list(encoder.encode(None))
+    Path(path).write_bytes(b"".join(bytes(packet) for packet in packets))
