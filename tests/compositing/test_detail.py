@@ -31,9 +31,8 @@ FACE = np.ones((64, 64), np.float32)
 
 @pytest.mark.parametrize("sigma", [0.0, 0.7, 1.0, 1.5])
 def test_blur_of_the_footage_is_found(sigma):
-    found = matching_blur(
-        textured(seed=1)[..., 0], blurred(textured(seed=2), sigma)[..., 0], np.ones((256, 256), bool)
-    )
+    sharp, footage = textured(seed=1)[..., 0], blurred(textured(seed=2), sigma)[..., 0]
+    found = matching_blur(sharp, footage, np.ones((256, 256), bool))
     assert found == pytest.approx(sigma, abs=0.15)
 
 

@@ -76,7 +76,8 @@ def test_gradient_blend_takes_the_colour_of_the_surroundings(mesh):
     frame = np.full((230, 260, 3), (0.6, 0.5, 0.4), np.float32)
     rng = np.random.default_rng(0)
     detail = rng.normal(0, 0.03, (256, 256, 1)).astype(np.float32)
-    swap = Swap((np.array([0.3, 0.45, 0.6]) + detail).astype(np.float32), face_mask(mesh, 256), QUAD)
+    image = (np.array([0.3, 0.45, 0.6]) + detail).astype(np.float32)
+    swap = Swap(image, face_mask(mesh, 256), QUAD)
     rgb, alpha = composite(frame, (0, 0, *SIZE_WH), swap, blend="gradient")
     inner = alpha > 0.99
     assert np.abs(rgb[inner].mean(axis=0) - frame[0, 0]).max() < 0.03

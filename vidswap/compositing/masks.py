@@ -33,8 +33,16 @@ _OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
     "mouth": (landmarks.MOUTH,),
     "inner-mouth": (landmarks.INNER_MOUTH,),
 }
-_GROW = {"eyes": 0.014, "brows": 0.010, "nose": 0.004, "mouth": 0.006, "inner-mouth": 0.0}
-"""How far a region reaches beyond its mesh contour: lids and lashes, the hairs of a brow."""
+_GROW = {
+    "face": 0.012,
+    "eyes": 0.014,
+    "brows": 0.010,
+    "nose": 0.004,
+    "mouth": 0.006,
+    "inner-mouth": 0.0,
+}
+"""How far a region reaches beyond its mesh contour: lids and lashes, the hairs of a brow,
+the rim of jaw and beard that the mesh's oval cuts off."""
 
 _SKIN_WITHOUT = ("eyes", "brows", "mouth")
 _MIDLINE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 2, 164, 0, 17, 18, 200, 199, 175, 152)
@@ -166,7 +174,8 @@ def _dense(points: NDArray[np.float64], *, closed: bool, steps: int = 8) -> NDAr
 
 def _region_distances(name: str, xy: NDArray[np.float64], size: int) -> list[FloatArray]:
     if name in ("face", "skin"):
-        return [_distance_map(face_outline(xy), size, grid=min(_COARSE, size))]
+        distance = _distance_map(face_outline(xy), size, grid=min(_COARSE, size))
+        return [distance + np.float32(_GROW["face"])]
     grid = min(_FINE, size)
     return [
         _distance_map(xy[list(outline)], size, grid=grid) + np.float32(_GROW[name])

@@ -22,6 +22,7 @@ from vidswap.compositing.arrays import (
     to_array,
     to_tensor,
 )
+from vidswap.compositing.masks import face_mask
 from vidswap.records import FloatArray
 
 _SIZE = 128
@@ -31,18 +32,27 @@ _STRUCTURE_SHARE = 10.0
 """A patch whose structure is wholly unlike the target's counts as this much colour difference."""
 _MIN_AREA = 0.006
 """Patches smaller than this part of the crop are features, not occluders."""
+_FEATURE_ROOM = 36.0
+"""Pixels of a 1024 crop around eyes, brows and mouth that still belong to them."""
+_FEATURE_SHARE = 0.9
 _GROW_STEPS = 24
 _EDGE_PX = 2.0
 
 
 def residual_occlusion(
-    target_crop: FloatArray, inversion_image: FloatArray, mask: FloatArray
+    target_crop: FloatArray,
+    inversion_image: FloatArray,
+    mask: FloatArray,
+    *,
+    mesh_xyz: FloatArray | None = None,
 ) -> FloatArray:
     """Soft map of occluders inside the mask.
 
     :param target_crop: ``[S, S, 3]`` RGB in [0, 1].
     :param inversion_image: ``[T, T, 3]`` RGB in [0, 1], the target as the generator redraws it.
     :param mask: ``[M, M]`` the face; outside of it nothing is said (0).
+    :param mesh_xyz: ``[468, 3]`` mesh in the crop scaled to [0, 1]. With it, a patch that hardly
+        leaves eyes, brows or mouth is taken for a wink or a smile that the inversion missed.
     :return: ``[S, S]`` in [0, 1], 1 where something is in front. All 0 when the mask is empty or
         when more than two thirds of the face do not fit: then it is the inversion that failed.
     """
@@ -59,7 +69,7 @@ def residual_occlusion(
     low, high = _COLOR_LOW + 1.5 * lift, _COLOR_HIGH + 1.5 * lift
     visible = face > 0.05
     region = hysteresis((score > low) & visible, (score > high) & visible)
-    region = _without_small(region)
+    region = _plausible(region, None if mesh_xyz is None else _features(mesh_xyz))
     if region[solid].mean() > 2 / 3:
         return empty
     soft = to_array(gaussian_blur(to_tensor(region.astype(np.float32)), _EDGE_PX))
@@ -90,11 +100,10 @@ def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -
     """The parts of ``low`` that are reached from ``high`` within ``steps`` pixels, ``[n, n]``."""
     limit = to_tensor(low.astype(np.float32))
     grown = to_tensor((high & low).astype(np.float32))
-    kernel = torch.ones(3, 3)
     before = -1.0
     for _ in range(steps):
         # Max-pooling is the flat 3x3 dilation of kornia.morphology, many times as fast.
-        grown = torch.minimum(F.max_pool2d(grown, kernel.shape[0], stride=1, padding=1), limit)
+        grown = torch.minimum(F.max_pool2d(grown, 3, stride=1, padding=1), limit)
         area = float(grown.sum())
         if area == before:
             break
@@ -112,7 +121,7 @@ def _misfit(target: FloatArray, inversion: FloatArray, face: FloatArray) -> Floa
     for _ in range(2):
         # Broad light differs between any two renderings; the second round leaves out what
         # the first found to be far off, or an occluder would explain itself away.
-        broad = gaussian_blur(difference * vote, 16.0) / (gaussian_blur(vote, 16.0) + 0.02)
+        broad = _broad(difference * vote) / (_broad(vote) + 0.02)
         rest = (difference - broad).square().sum(dim=1, keepdim=True).sqrt()
         vote = to_tensor(face) / (1.0 + (rest / 8.0) ** 4)
     rest = difference - broad
@@ -121,6 +130,12 @@ def _misfit(target: FloatArray, inversion: FloatArray, face: FloatArray) -> Floa
     color = gaussian_blur(color, 1.5)
     structure = _structure_misfit(luma(one), luma(two))
     return to_array(color + _STRUCTURE_SHARE * structure)
+
+
+def _broad(tensor: torch.Tensor) -> torch.Tensor:
+    """Blur by an eighth of the crop, at a quarter of the size."""
+    small = gaussian_blur(F.avg_pool2d(tensor, 4), 4.0)
+    return F.interpolate(small, size=tensor.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _structure_misfit(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
@@ -137,14 +152,25 @@ def _structure_misfit(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
     return ((1.0 - correlation.clamp(0, 1)) * present).clamp(0, 1)
 
 
-def _without_small(region: np.ndarray) -> np.ndarray:
-    """Close gaps, then drop connected patches below the least area."""
+def _features(mesh_xyz: FloatArray) -> np.ndarray:
+    """Where expression and glasses move most: eyes, brows and mouth with some room around."""
+    regions = "eyes,brows,mouth"
+    return face_mask(mesh_xyz, _SIZE, regions=regions, erode=-_FEATURE_ROOM, feather=0.0) > 0.5
+
+
+def _plausible(region: np.ndarray, features: np.ndarray | None) -> np.ndarray:
+    """Close gaps, drop threads, then patches that are too small or only a feature."""
     kernel = torch.ones(5, 5)
-    closed = kornia.morphology.closing(to_tensor(region.astype(np.float32)), kernel)
-    labels = label_patches(to_array(closed) > 0.5)
-    area = np.bincount(labels.ravel(), minlength=labels.max() + 1)
-    keep = area >= _MIN_AREA * region.size
-    keep[0] = False
+    solid = kornia.morphology.closing(to_tensor(region.astype(np.float32)), kernel)
+    solid = kornia.morphology.opening(solid, kernel)
+    labels = label_patches(to_array(solid) > 0.5)
+    patch_ids, labels = np.unique(labels, return_inverse=True)
+    labels = labels.reshape(region.shape)
+    area = np.bincount(labels.ravel(), minlength=len(patch_ids))
+    keep = (area >= _MIN_AREA * region.size) & (patch_ids > 0)
+    if features is not None:
+        within = np.bincount(labels[features], minlength=len(patch_ids))
+        keep &= within < _FEATURE_SHARE * area
     return keep[labels]
 
 
