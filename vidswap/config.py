@@ -1,7 +1,7 @@
 """Settings of a run: frozen dataclasses, a docstring a field, defaults that work alone.
 
 A YAML file, ``--set key=value`` and command-line options override the defaults; see
-:func:`load_config`. The package needs none of the files in ``configs/``.
+:func:`vidswap.settings.load_config`. The package needs none of the files in ``configs/``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,103 @@
+"""What the user may name as a source of identity, read and checked before any work."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from vidswap.errors import InputError, UsageError
+
+SYNTHETIC_PREFIX = "synthetic:"
+MAX_SEED = 2**32 - 1
+
+_INDEX = re.compile(r"(?P<path>.+)#(?P<index>\d+)")
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """One source: a photo, or a person who does not exist."""
+
+    kind: Literal["photo", "synthetic"]
+    path: Path | None = None
+    """The photo."""
+    face_index: int | None = None
+    """Which face of the photo, from the left, from 0; None: it must show one only."""
+    seed: int | None = None
+    """Seed of the generator's latent for ``synthetic``."""
+
+    def __post_init__(self) -> None:
+        if (self.kind == "photo") != (self.path is not None and self.seed is None):
+            raise ValueError(f"SourceSpec: a photo has a path and no seed, got {self}")
+        if (self.kind == "synthetic") != (self.seed is not None and self.path is None):
+            raise ValueError(f"SourceSpec: a synthetic source has a seed and no path, got {self}")
+
+    def __str__(self) -> str:
+        if self.kind == "synthetic":
+            return f"{SYNTHETIC_PREFIX}{self.seed}"
+        return f"{self.path}" + ("" if self.face_index is None else f"#{self.face_index}")
+
+
+def parse_source(spec: str | os.PathLike[str]) -> SourceSpec:
+    """Read ``photo.jpg``, ``photo.jpg#1`` (second face from the left) or ``synthetic:SEED``.
+
+    A file whose name really ends in ``#1`` is taken as that file.
+
+    :raises UsageError: the text is empty or the seed is not a whole number in 0..2^32-1.
+    :raises InputError: there is no such file, or it is not one.
+    """
+    text = os.fspath(spec)
+    if not text:
+        raise UsageError("the source is empty: name a photo, or synthetic:SEED")
+    if text.startswith(SYNTHETIC_PREFIX):
+        return SourceSpec("synthetic", seed=_seed(text[len(SYNTHETIC_PREFIX) :]))
+    path, index = Path(text), None
+    if "\0" in text:
+        raise UsageError("the source holds a zero byte, which no file name can: name a photo")
+    match = _INDEX.fullmatch(text)
+    if match and not _exists(path):
+        path, index = Path(match["path"]), int(match["index"])
+    if not _exists(path):
+        raise InputError(f"no such source: {path}: name a photo, or synthetic:SEED")
+    if not path.is_file():
+        raise InputError(f"the source {path} is not a file: name a photo, or synthetic:SEED")
+    return SourceSpec("photo", path=path, face_index=index)
+
+
+def parse_sources(specs: str | os.PathLike[str] | Sequence[str]) -> tuple[SourceSpec, ...]:
+    """Several photos of one person, or a single source of any kind.
+
+    :raises UsageError: none given, or a synthetic person mixed with others.
+    :raises InputError: as :func:`parse_source`.
+    """
+    texts = [specs] if isinstance(specs, (str, os.PathLike)) else list(specs)
+    if not texts:
+        raise UsageError("no source given: name a photo with -s, or -s synthetic:SEED")
+    parsed = tuple(parse_source(text) for text in texts)
+    if len(parsed) > 1 and any(source.kind == "synthetic" for source in parsed):
+        raise UsageError("several sources must be photos of one person: give synthetic:SEED alone")
+    return parsed
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise InputError(
+            f"cannot read the source {path} ({error.strerror or error}): check its path and rights"
+        ) from error
+    return True
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > MAX_SEED:
+        raise UsageError(
+            f"{SYNTHETIC_PREFIX}{text}: the seed must be a whole number from 0 to {MAX_SEED}, "
+            f"for example {SYNTHETIC_PREFIX}7"
+        )
+    return int(text)
