@@ -59,7 +59,7 @@ class Session:
             return None
         from vidswap.models.encoder import load_encoder
 
-        return load_encoder(weights.locate("encoder"), weights.locate).to(self.device)
+        return load_encoder(weights.locate("encoder"), weights.locate, self.identity).to(self.device)
 
     @cached_property
     def mixer(self) -> Mixer:

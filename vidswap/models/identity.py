@@ -127,6 +127,12 @@ class DlibIdentity(nn.Module):
                     return kept
         return x
 
+    def trunk_end(self, x: Tensor) -> Tensor:
+        """The blocks after number 12, given its output."""
+        for block in self.blocks[13:]:
+            x = block(x)
+        return x
+
     def chips(self, images: Tensor) -> Tensor:
         """Chips in [0, 255] of FFHQ-aligned images ``[B, 3, S, S]`` in [-1, 1]."""
         left, top, right, bottom = self.chip_box

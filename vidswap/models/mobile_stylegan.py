@@ -140,7 +140,13 @@ class MobileStyleGAN(nn.Module):
 
     def new_head(self, size: int) -> RgbHead:
         """An untrained head for a cheap path of ``size`` pixels."""
-        return RgbHead(_HEAD_CHANNELS[size], N_STYLES - 3 * _HEAD_STAGE[size] - 4, W_DIM)
+        rest = sum(layer.out_features for layer in self.styles[3 * _HEAD_STAGE[size] + 4 :])
+        return RgbHead(_HEAD_CHANNELS[size], rest)
+
+    def rest_modulations(self, w_plus: Tensor, size: int) -> Tensor:
+        """Channel scales ``[B, M]`` of the stages that a head of ``size`` pixels stands in for."""
+        first = 3 * _HEAD_STAGE[size] + 4
+        return torch.cat([self.styles[i](w_plus[:, i]) for i in range(first, N_STYLES)], dim=1)
 
     @torch.no_grad()
     def measure_w(self, count: int = 4096) -> None:
@@ -194,9 +200,8 @@ class MobileStyleGAN(nn.Module):
         if size != RESOLUTION:
             if str(size) not in self.heads:
                 raise ValueError(f"size: expected {RESOLUTION} or one of {list(self.heads)}, got {size}")
-            head = self.heads[str(size)]
-            rest = w_plus[:, -head.n_rest :] - self.w_avg
-            return head(self.features(w_plus, _HEAD_STAGE[size] + 1), rest)
+            features = self.features(w_plus, _HEAD_STAGE[size] + 1)
+            return self.heads[str(size)](features, self.rest_modulations(w_plus, size))
         x = _channel_scale(self.features(w_plus), self.styles[-1](w_plus[:, -1]))
         return inverse_haar(self.to_img(x))
 

@@ -14,17 +14,18 @@ from torch.nn import functional
 
 
 class RgbHead(nn.Module):
-    """Features ``[B, C, S, S]`` and the remaining styles ``[B, n_rest, 512]`` to RGB ``[B, 3, S, S]``.
+    """Features ``[B, C, S, S]`` and the remaining modulations ``[B, M]`` to RGB ``[B, 3, S, S]``.
 
-    A hidden layer is modulated by the remaining styles (through a low-rank map, relative to the mean
-    style), twice, as the stages that it stands in for would be.
+    A hidden layer is modulated by what the remaining stages would be modulated by (their channel scales,
+    through a low-rank map), twice, and so is the colour of the result.
     """
 
-    def __init__(self, channels: int, n_rest: int, w_dim: int, hidden: int = 48, rank: int = 64) -> None:
+    def __init__(self, channels: int, modulations: int, hidden: int = 48, rank: int = 96) -> None:
         super().__init__()
-        self.n_rest = n_rest
+        self.register_buffer("center", torch.zeros(modulations))
+        self.register_buffer("spread", torch.ones(modulations))
         self.reduce = nn.Conv2d(channels, hidden, 1)
-        self.squeeze = nn.Linear(n_rest * w_dim, rank, bias=False)
+        self.squeeze = nn.Linear(modulations, rank)
         self.style = nn.Linear(rank, 4 * hidden + 12)
         self.mix = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.mix2 = nn.Conv2d(hidden, hidden, 3, padding=1)
@@ -33,10 +34,11 @@ class RgbHead(nn.Module):
         nn.init.zeros_(self.style.weight)
         nn.init.zeros_(self.style.bias)
 
-    def forward(self, features: Tensor, styles: Tensor) -> Tensor:
-        """:param styles: remaining styles minus ``w_avg``."""
+    def forward(self, features: Tensor, modulations: Tensor) -> Tensor:
+        """:param modulations: channel scales of the remaining stages, ``[B, M]``."""
         hidden = self.mix.in_channels
-        codes = self.style(torch.tanh(self.squeeze(styles.flatten(1))))
+        codes = self.squeeze((modulations - self.center) / self.spread)
+        codes = self.style(functional.leaky_relu(codes, 0.2))
         gain, shift, gain2, shift2, color = codes.split([hidden] * 4 + [12], dim=1)
         x = self.reduce(features) * (1 + gain[:, :, None, None]) + shift[:, :, None, None]
         x = functional.leaky_relu(x, 0.2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from vidswap.models.mobile_stylegan import MobileStyleGAN
-from vidswap.models.rgb_head import RgbHead, area_downsample
+from vidswap.models.rgb_head import area_downsample
 from vidswap.training.checkpoint import Checkpoint, save_weights
 from vidswap.training.sampling import LatentSampler
 
@@ -23,9 +24,14 @@ class HeadsOptions:
     """Settings of ``vidswap train heads``."""
 
     steps: int = 2000
-    learning_rate: float = 2e-3
+    learning_rate: float = 8e-4
     seed: int = 1
     save_every: int = 100
+    sizes: tuple[int, ...] = _SIZES
+    replay: int = 200
+    """Passes of the full generator that are kept for further steps."""
+    replays: int = 2
+    """Further steps on kept passes after each fresh one."""
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -59,8 +65,11 @@ def train_heads(
     log: Callable[[str], None],
     evaluate_on: int = 12,
 ) -> dict[int, float]:
-    """Train both heads, resuming from a checkpoint beside ``output``; gives PSNR in dB a size."""
-    heads = torch.nn.ModuleDict({str(size): generator.new_head(size) for size in _SIZES})
+    """Train the heads, resuming from a checkpoint beside ``output``; gives PSNR in dB a size.
+
+    A full pass costs more than a head's step, so recent passes are kept and used several times.
+    """
+    heads = torch.nn.ModuleDict({str(size): generator.new_head(size) for size in options.sizes})
     heads.to(generator.device)
     optimizer = torch.optim.Adam(_groups(heads, options.learning_rate), betas=(0.9, 0.99))
     checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
@@ -68,42 +77,68 @@ def train_heads(
     sampler = LatentSampler(generator, seed=options.seed * 1_000_003 + start)
     if start == 0:
         start_from_ridge(heads, generator, sampler)
-    running = {size: 25.0 for size in _SIZES}
+    running = {size: 25.0 for size in options.sizes}
+    recent: deque[dict[int, Sample]] = deque(maxlen=options.replay)
+    random = torch.Generator().manual_seed(options.seed)
     for step in range(start, options.steps):
         fraction = step / options.steps
         for group in optimizer.param_groups:
             group["lr"] = group["top"] * min(1, (step + 1) / 30) * (1 - 0.97 * fraction)
-        w_plus = sampler.draw(1)
-        with torch.no_grad():
-            full, features = full_with_features(generator, w_plus)
-        optimizer.zero_grad(set_to_none=True)
-        for size in _SIZES:
-            target = area_downsample(full, size)
-            made = heads[str(size)](features[size], _rest(heads[str(size)], generator, w_plus))
-            loss = functional.mse_loss(made, target) + 0.1 * functional.l1_loss(made, target)
-            loss.backward()
-            running[size] = 0.95 * running[size] + 0.05 * psnr(made.detach(), target)
-        optimizer.step()
+        fresh = _sample(generator, sampler, options.sizes)
+        recent.append(fresh)
+        picks = torch.randint(len(recent), (options.replays,), generator=random).tolist()
+        for number, sample in enumerate([fresh, *(recent[pick] for pick in picks)]):
+            optimizer.zero_grad(set_to_none=True)
+            for size, (features, modulations, target) in sample.items():
+                made = heads[str(size)](features.float(), modulations)
+                loss = functional.mse_loss(made, target) + 0.05 * functional.l1_loss(made, target)
+                loss.backward()
+                if number == 0:
+                    running[size] = 0.96 * running[size] + 0.04 * psnr(made.detach(), target)
+            torch.nn.utils.clip_grad_norm_(heads.parameters(), 0.5)
+            optimizer.step()
         if (step + 1) % 50 == 0:
-            log(f"step {step + 1}/{options.steps}: " + ", ".join(f"{s} px {running[s]:.2f} dB" for s in _SIZES))
+            figures = ", ".join(f"{size} px {value:.2f} dB" for size, value in running.items())
+            log(f"step {step + 1}/{options.steps}: {figures}")
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
             checkpoint.save(step + 1, {"heads": heads, "optimizer": optimizer})
             _publish(heads, output, step + 1, options)
     return evaluate_heads(generator, heads, count=evaluate_on)
 
 
-def _rest(head: RgbHead, generator: MobileStyleGAN, w_plus: torch.Tensor) -> torch.Tensor:
-    return w_plus[:, -head.n_rest :] - generator.w_avg
+Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Features (half precision), modulations and the wanted picture."""
+
+
+@torch.no_grad()
+def _sample(
+    generator: MobileStyleGAN, sampler: LatentSampler, sizes: tuple[int, ...]
+) -> dict[int, Sample]:
+    w_plus = sampler.draw(1)
+    full, features = full_with_features(generator, w_plus)
+    return {
+        size: (
+            features[size].half(),
+            generator.rest_modulations(w_plus, size),
+            area_downsample(full, size),
+        )
+        for size in sizes
+    }
 
 
 def _groups(heads: torch.nn.ModuleDict, rate: float) -> list[dict]:
     """Smaller steps where many inputs meet in one output."""
-    slow = [p for head in heads.values() for p in head.squeeze.parameters()]
+    slow = [
+        p
+        for head in heads.values()
+        for part in (head.squeeze, head.style)
+        for p in part.parameters()
+    ]
     linear = [p for head in heads.values() for p in head.skip.parameters()]
     rest = [p for p in heads.parameters() if not any(p is q for q in slow + linear)]
     return [
         {"params": rest, "lr": rate, "top": rate},
-        {"params": slow, "lr": 0.05 * rate, "top": 0.05 * rate},
+        {"params": slow, "lr": 0.25 * rate, "top": 0.25 * rate},
         {"params": linear, "lr": 0.01 * rate, "top": 0.01 * rate},
     ]
 
@@ -114,17 +149,16 @@ def start_from_ridge(heads: torch.nn.ModuleDict, generator: MobileStyleGAN, samp
 
     From a random start the first few hundred steps would only find this.
     """
-    moments = {size: [0.0, 0.0] for size in _SIZES}
+    sizes = tuple(int(size) for size in heads)
+    moments = {size: [0.0, 0.0] for size in sizes}
     for _ in range(12):
-        w_plus = sampler.draw(1)
-        full, features = full_with_features(generator, w_plus)
-        for size in _SIZES:
-            x = features[size].flatten(2)[0].double()
+        for size, (features, _modulations, target) in _sample(generator, sampler, sizes).items():
+            x = features.flatten(2)[0].double()
             x = torch.cat((x, torch.ones(1, x.shape[1], device=x.device)))
-            y = area_downsample(full, size).flatten(2)[0].double()
             moments[size][0] += x @ x.T / x.shape[1]
-            moments[size][1] += x @ y.T / x.shape[1]
-    for size in _SIZES:
+            moments[size][1] += x @ target.flatten(2)[0].double().T / x.shape[1]
+    codes = sampler.draw(256)
+    for size in sizes:
         gram, cross = moments[size]
         ridge = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
         solution = torch.linalg.solve(gram + ridge, cross).float()
@@ -135,6 +169,9 @@ def start_from_ridge(heads: torch.nn.ModuleDict, generator: MobileStyleGAN, samp
         head.reduce.weight.div_(scale[None, :, None, None])
         head.out.weight.mul_(0.1)
         head.out.bias.zero_()
+        modulations = generator.rest_modulations(codes, size)
+        head.center.copy_(modulations.mean(0))
+        head.spread.copy_(modulations.std(0).clamp_min(1e-3))
 
 
 def _publish(heads: torch.nn.ModuleDict, output: Path, step: int, options: HeadsOptions) -> None:
@@ -150,11 +187,9 @@ def evaluate_heads(
 ) -> dict[int, float]:
     """Mean PSNR in dB on unseen codes, against the area-downsampled full picture."""
     sampler = LatentSampler(generator, seed=seed)
-    totals = {size: 0.0 for size in _SIZES}
+    sizes = tuple(int(size) for size in heads)
+    totals = {size: 0.0 for size in sizes}
     for _ in range(count):
-        w_plus = sampler.draw(1)
-        full, features = full_with_features(generator, w_plus)
-        for size in _SIZES:
-            made = heads[str(size)](features[size], _rest(heads[str(size)], generator, w_plus))
-            totals[size] += psnr(made, area_downsample(full, size)) / count
+        for size, (features, modulations, target) in _sample(generator, sampler, sizes).items():
+            totals[size] += psnr(heads[str(size)](features.float(), modulations), target) / count
     return totals
