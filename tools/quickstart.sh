@@ -52,13 +52,13 @@ step() { # what is done, then the command
     "$@"
     status=$?
     if [ "$status" -ne 0 ]; then
-        printf 'error: stopped while %s (exit code %d)\n' "$what" "$status" >&2
+        # The tool has said what is wrong, in one line of its own.
+        printf '== stopped while %s (exit code %d)\n' "$what" "$status" >&2
         exit "$status"
     fi
     say "done in $((SECONDS - began)) s"
 }
 
-# The tool prints one line of its own on failure, and its exit code is passed on.
 step "fetching weights (145 MB the first time)" vidswap weights fetch
 if [ -z "$CLIP" ]; then
     CLIP="$OUT/sample.mp4"

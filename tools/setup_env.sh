@@ -103,7 +103,10 @@ run_logged() {
 
 last_error() {
     local line
-    line="$(grep -E '^(ERROR|error)' "$LOG" | tail -n 1 | cut -c 1-200)"
+    # The cause first; pip's last line is often only "a subprocess failed".
+    line="$(grep -E 'No space left|ERROR: (No matching|Could not)' "$LOG" | tail -n 1)"
+    [ -n "$line" ] || line="$(grep -E '^(ERROR|error)' "$LOG" | tail -n 1)"
+    line="$(printf '%s' "$line" | sed 's/^ *//' | cut -c 1-200)"
     printf '%s' "${line:-no reason given}"
 }
 

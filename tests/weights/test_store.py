@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from vidswap import weights
+from vidswap import cache, weights
 from vidswap.errors import WeightsError
 from vidswap.weights import assets, catalogue, fetch, files, store
 
@@ -149,7 +149,7 @@ def test_full_disk_leaves_nothing(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(cache.os, "fsync", full)
     with pytest.raises(WeightsError, match=r"No space left.*free some space"):
         weights.ensure(["small"], progress=False, source=small)
     assert _files(empty_home / "weights") == []
@@ -196,12 +196,10 @@ def test_eight_runs_at_once_fetch_once(small: Path, empty_home: Path) -> None:
 def test_lock_gives_up_with_a_line_that_helps(tmp_path: Path) -> None:
     told = []
     with files.exclusive(tmp_path / "lock"):
-        with pytest.raises(WeightsError, match="another run"):
-            with files.exclusive(
-                tmp_path / "lock", timeout_seconds=0.3, on_wait=lambda: told.append(1)
-            ):
+        with pytest.raises(WeightsError, match="has held"):
+            with files.exclusive(tmp_path / "lock", timeout_seconds=0.3, on_wait=told.append):
                 pass
-    assert told == [1]
+    assert told == [f"process {os.getpid()}"]
     with files.exclusive(tmp_path / "lock", timeout_seconds=0.3):
         pass
 
@@ -211,7 +209,9 @@ def test_stale_working_folders_are_cleared(small: Path, empty_home: Path) -> Non
     for name in (".fetch-old", ".fetch-young"):
         (folder / name).mkdir(parents=True)
         (folder / name / "part.whl").write_bytes(b"x")
+    (folder / ".vidswap-1-ab.tmp").write_bytes(b"x")
     os.utime(folder / ".fetch-old", (1, 1))
+    os.utime(folder / ".vidswap-1-ab.tmp", (1, 1))
     weights.ensure(["small"], progress=False, source=small)
     assert _files(folder) == [".fetch-young", "small.tflite"]
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
+from vidswap.cache import write_atomically
 from vidswap.errors import WeightsError
-from vidswap.weights.files import sha256_of, write_atomically
+from vidswap.weights.files import sha256_of
 
 ASSETS_FOLDER = Path(__file__).resolve().parent.parent / "assets"
 _MANIFEST = "manifest.json"
@@ -58,6 +59,7 @@ def register_asset(
 ) -> Asset:
     """Copies a trained file into the assets folder and writes it into the manifest."""
     path = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name
     if path.resolve() != target.resolve():
         write_atomically(target, path.read_bytes())

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 _MAX_DEPTH = 64
-_MAX_ITEMS = 1_000_000
+_MAX_ITEMS = 200_000
 
 
 def container_items(value: Any) -> Iterable[tuple[Any, Any]]:

@@ -15,19 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from vidswap.cache import write_atomically
 from vidswap.errors import WeightsError
 from vidswap.weights.assets import ASSETS_FOLDER, read_assets
 from vidswap.weights.catalogue import CATALOGUE, Distribution, Entry
 from vidswap.weights.fetch import MEND, obtain, read_members
-from vidswap.weights.files import exclusive, sha256_of, write_atomically
+from vidswap.weights.files import exclusive, sha256_of
 from vidswap.weights.paths import weights_folder
 
 _STALE_SECONDS = 6 * 3600.0
 _WORK_PREFIX = ".fetch-"
 
-# Files whose content this process has hashed already: (path, size, mtime) -> SHA-256. Every
-# stage that asks for the same file would otherwise hash it again.
-_hashed: dict[tuple[str, int, int], str] = {}
+# Files whose content this process has hashed already: path and what changes with the file ->
+# SHA-256. Every stage that asks for the same file would otherwise hash it again.
+_hashed: dict[tuple[str, int, int, int, int], str] = {}
 
 
 @dataclass(frozen=True)
@@ -166,9 +167,9 @@ def ensure(
 def _make_ready(needed: list[str], *, progress: bool, force: bool, source: Path | None) -> None:
     folder = weights_folder()
 
-    def tell() -> None:
+    def tell(holder: str) -> None:
         if progress:
-            print("another run is fetching weights: waiting for it", file=sys.stderr)
+            print(f"{holder} is fetching weights: waiting for it", file=sys.stderr)
 
     try:
         with exclusive(folder / ".lock", on_wait=tell):
@@ -222,15 +223,19 @@ def write_checked(entry: Entry, data: bytes, folder: Path) -> Path:
 
 def _remove_stale(folder: Path) -> None:
     """Clears what killed runs left; young folders may be in use where locks do not work."""
-    for work in folder.glob(_WORK_PREFIX + "*"):
+    for left in (*folder.glob(_WORK_PREFIX + "*"), *folder.glob(".vidswap-*.tmp")):
         with contextlib.suppress(OSError):
-            if time.time() - work.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(work, ignore_errors=True)
+            if time.time() - left.stat().st_mtime <= _STALE_SECONDS:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def _sha256_once(path: Path) -> str:
     info = path.stat()
-    key = (str(path), info.st_size, info.st_mtime_ns)
+    key = (str(path), info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
     if key not in _hashed:
         _hashed[key] = sha256_of(path)
     return _hashed[key]
