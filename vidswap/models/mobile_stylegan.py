@@ -27,6 +27,14 @@ _STAGES = 7
 _HEAD_STAGE = {128: 4, 256: 5}
 _HEAD_CHANNELS = {128: 256, 256: 128}
 _SEED = 20240229
+TILES = 128
+"""Windows are given in 1/128 of the picture's side: the grid of the features before the last stages."""
+_WINDOW_STAGE = 5
+_HALO = 2
+"""Tiles around a window that its zero padding spoils: 6 pixels of 512 at most."""
+
+Window = tuple[int, int, int, int]
+"""Left, top, right, bottom in tiles."""
 
 
 def inverse_haar(x: Tensor) -> Tensor:
@@ -58,7 +66,11 @@ class _Convolution(nn.Module):
         self.bias = nn.Parameter(torch.empty(leaving))
         self.register_buffer("noise", torch.empty(size, size))
 
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, style: Tensor, window: Window | None = None) -> Tensor:
+        noise = self.noise
+        if window is not None:
+            left, top, right, bottom = (edge * (noise.shape[0] // TILES) for edge in window)
+            noise = noise[top:bottom, left:right]
         if self.depthwise is None:
             x = functional.conv2d(_channel_scale(x, style), self.weight, self.bias, padding=1)
         else:
@@ -69,7 +81,7 @@ class _Convolution(nn.Module):
                 x = _channel_scale(x, style)
             x = functional.conv2d(x, kernel, padding=1, groups=x.shape[1])
             x = functional.conv2d(x, self.weight, self.bias)
-        return functional.leaky_relu_(x + self.noise, 0.2)
+        return functional.leaky_relu_(x + noise, 0.2)
 
 
 class MobileStyleGAN(nn.Module):
@@ -177,8 +189,13 @@ class MobileStyleGAN(nn.Module):
         z = torch.randn(1, W_DIM, generator=generator).to(self.device)
         return self.truncate(self.map(z), psi)
 
-    def features(self, w_plus: Tensor, stages: int = _STAGES) -> Tensor:
-        """Features after ``stages`` stages, ``[B, C, 4 * 2**stages, ...]``."""
+    def features(
+        self, w_plus: Tensor, stages: int = _STAGES, *, window: Window | None = None
+    ) -> Tensor:
+        """Features after ``stages`` stages, ``[B, C, 4 * 2**stages, ...]``.
+
+        With a window the last stages see only that part (all of them need the first ones whole).
+        """
         if w_plus.ndim != 3 or w_plus.shape[1:] != (N_STYLES, W_DIM):
             raise ValueError(f"w_plus: expected [B, {N_STYLES}, {W_DIM}], got {tuple(w_plus.shape)}")
         style = self.styles[0](w_plus[:, 0])
@@ -186,24 +203,46 @@ class MobileStyleGAN(nn.Module):
         x = self.convs["0"](x.contiguous(memory_format=torch.channels_last), style)
         for stage in range(stages):
             up = 3 * stage + 1
+            seen = window if stage >= _WINDOW_STAGE else None
+            if window is not None and stage == _WINDOW_STAGE:
+                left, top, right, bottom = window
+                x = x[:, :, top:bottom, left:right]
             x = inverse_haar(_channel_scale(x, self.styles[up](w_plus[:, up])))
             for index in (up + 1, up + 2):
-                x = self.convs[str(index)](x, self.styles[index](w_plus[:, index]))
+                x = self.convs[str(index)](x, self.styles[index](w_plus[:, index]), seen)
         return x
 
-    def synthesize(self, w_plus: Tensor, *, size: int = RESOLUTION) -> Tensor:
+    def synthesize(
+        self, w_plus: Tensor, *, size: int = RESOLUTION, window: Window | None = None
+    ) -> Tensor:
         """Images ``[B, 3, size, size]``, RGB in about [-1, 1], from W+ ``[B, 23, 512]``.
 
         :param size: 1024, or 128 / 256 for the cheap paths when their heads are loaded.
-        :raises ValueError: for another size or shape.
+        :param window: at 1024 only: left, top, right, bottom in 1/128 of the side; gives just that part
+            of the same picture, for less work.
+        :raises ValueError: for another size or shape, or a window outside of 0..128.
         """
         if size != RESOLUTION:
             if str(size) not in self.heads:
                 raise ValueError(f"size: expected {RESOLUTION} or one of {list(self.heads)}, got {size}")
             features = self.features(w_plus, _HEAD_STAGE[size] + 1)
             return self.heads[str(size)](features, self.rest_modulations(w_plus, size))
-        x = _channel_scale(self.features(w_plus), self.styles[-1](w_plus[:, -1]))
-        return inverse_haar(self.to_img(x))
+        if window is None:
+            return self._rgb(self.features(w_plus), w_plus)
+        left, top, right, bottom = window
+        if not (0 <= left < right <= TILES and 0 <= top < bottom <= TILES):
+            raise ValueError(f"window: expected left < right and top < bottom in 0..{TILES}, got {window}")
+        wide = (
+            max(left - _HALO, 0), max(top - _HALO, 0),
+            min(right + _HALO, TILES), min(bottom + _HALO, TILES),
+        )  # fmt: skip
+        image = self._rgb(self.features(w_plus, window=wide), w_plus)
+        pixels = RESOLUTION // TILES
+        x, y = (left - wide[0]) * pixels, (top - wide[1]) * pixels
+        return image[:, :, y : y + (bottom - top) * pixels, x : x + (right - left) * pixels]
+
+    def _rgb(self, features: Tensor, w_plus: Tensor) -> Tensor:
+        return inverse_haar(self.to_img(_channel_scale(features, self.styles[-1](w_plus[:, -1]))))
 
 
 def _fingerprint(tensors: dict[str, Tensor]) -> str:
