@@ -111,7 +111,7 @@ def test_every_default_is_a_value_that_may_be_set():
         ("faces.select", "0", "0"),
         ("faces.select", 0, "0"),
         ("composite.erode", "-3", -3.0),
-        ("device", "cuda:1", "cuda:1"),
+        ("device", "cuda", "cuda"),
     ],
 )
 def test_texts_become_the_type_of_the_setting(key, text, value):
@@ -129,7 +129,7 @@ def test_texts_become_the_type_of_the_setting(key, text, value):
         ("smooth.quad=-1", "expected a number of at least 0, got '-1'"),
         ("composite.color=red", "expected one of none, lab, blocks, got 'red'"),
         ("composite.sharpness=2", "expected true or false, got '2'"),
-        ("device=tpu", "device: expected auto, cpu, cuda or cuda:NUMBER, got 'tpu'"),
+        ("device=tpu", "device: expected auto, cpu or cuda, got 'tpu'"),
         ("video.codec=", "video.codec: expected text, got ''"),
         ("mix.strenth=1", "unknown setting 'mix.strenth' (--set): did you mean 'mix.strength'?"),
         ("strength=1", "did you mean 'mix.strength'?"),

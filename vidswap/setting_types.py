@@ -52,7 +52,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 }
 
 _PATTERNS: Mapping[str, tuple[str, str]] = {
-    "device": (r"auto|cpu|cuda(:[0-9]{1,2})?", "auto, cpu, cuda or cuda:NUMBER"),
+    "device": (r"auto|cpu|cuda", "auto, cpu or cuda"),
 }
 """Texts that a setting takes: expression for the whole of it, and the same in words."""
 

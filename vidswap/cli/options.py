@@ -1,0 +1,144 @@
+"""Options that several commands share, and their types."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from vidswap.cli.logs import State
+from vidswap.config import RunConfig
+from vidswap.settings import PRESETS, Override, load_config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+PATH = click.Path(path_type=Path)
+
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+
+
+class TimeType(click.ParamType):
+    """Seconds, or ``[HH:]MM:SS[.mmm]``; a float of seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = _TIME.fullmatch(str(value).strip())
+        if match is None or (match[2] is not None and float(match[3]) >= 60):
+            self.fail(f"{value!r} is not a time: give seconds (12.5) or HH:MM:SS.mmm", param, ctx)
+        if match[1] is not None and int(match[2]) >= 60:
+            self.fail(f"{value!r} is not a time: minutes go up to 59", param, ctx)
+        seconds = int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a time", param, ctx)
+        return seconds
+
+
+class SizeType(click.ParamType):
+    """``640x360``; a pair width, height."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"([1-9]\d{0,4})[xX]([1-9]\d{0,4})", str(value), re.ASCII)
+        if match is None:
+            self.fail(f"{value!r} is not a size: give width x height, for example 640x360")
+        return int(match[1]), int(match[2])
+
+
+TIME = TimeType()
+SIZE = SizeType()
+
+
+def config_options(command: F) -> F:
+    """``--preset --config --set --device``, as ``preset, config_file, settings, device``."""
+    for option in reversed(
+        [
+            click.option(
+                "--preset",
+                multiple=True,
+                metavar="NAME",
+                help=f"Named settings: {', '.join(PRESETS)}. Several join with commas: fast,cpu.",
+            ),
+            click.option(
+                "--config", "config_file", type=PATH, metavar="FILE", help="YAML file of settings."
+            ),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="One setting, for example smooth.lag=4; `vidswap config show` lists all.",
+            ),
+            click.option("--device", metavar="auto|cpu|cuda", help="Where the networks run."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def log_options(command: F) -> F:
+    """``-v`` and ``--log-file``; they act by themselves and give the command no argument."""
+
+    def on_verbose(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.ensure_object(State).start_log(verbose=True)
+
+    def on_file(ctx: click.Context, _param: click.Parameter, value: Path | None) -> None:
+        if value is not None and not ctx.resilient_parsing:
+            ctx.ensure_object(State).start_log(file=value)
+
+    command = click.option(
+        "--log-file", type=PATH, metavar="FILE", expose_value=False, callback=on_file,
+        help="Write the full log there as well.",
+    )(command)  # fmt: skip
+    return click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=on_verbose,
+        help="Show the log, and tracebacks of faults.",
+    )(command)  # fmt: skip
+
+
+def source_option(*, required: bool) -> Callable[[F], F]:
+    """``-s``, as ``sources``."""
+    return click.option(
+        "-s",
+        "--source",
+        "sources",
+        multiple=True,
+        required=required,
+        metavar="SOURCE",
+        help="Who to put in: a photo, photo.jpg#1 for its second face from the left, several -s "
+        "with photos of one person, or synthetic:SEED for a person who does not exist.",
+    )
+
+
+def force_option(command: F) -> F:
+    """``--force``."""
+    return click.option("--force", is_flag=True, help="Replace an output that exists.")(command)
+
+
+def make_config(
+    preset: tuple[str, ...] = (),
+    config_file: Path | None = None,
+    settings: tuple[str, ...] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> tuple[RunConfig, dict[str, str]]:
+    """Settings of a command line.
+
+    :param options: ``{"mix.strength": ("--strength", 0.5)}``; None values were not given.
+    :raises UsageError: as :func:`vidswap.settings.load_config`.
+    """
+    given = [
+        Override(key, value, origin)
+        for key, (origin, value) in (options or {}).items()
+        if value is not None
+    ]
+    return load_config(preset=preset or None, file=config_file, overrides=[*given, *settings])

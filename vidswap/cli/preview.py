@@ -1,0 +1,80 @@
+"""``vidswap preview``: single frames as a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidswap.cli.logs import State, one_line
+from vidswap.cli.options import (
+    PATH,
+    TIME,
+    config_options,
+    force_option,
+    log_options,
+    make_config,
+    source_option,
+)
+from vidswap.cli.swap import check_sources
+
+_SETTINGS = {
+    "strength": ("mix.strength", "--strength"),
+    "mixer": ("mix.mixer", "--mixer"),
+    "regions": ("composite.regions", "--regions"),
+    "face": ("faces.select", "--face"),
+    "device": ("device", "--device"),
+}
+
+
+@click.command("preview", short_help="Show single frames before the long run.")
+@click.argument("target", type=PATH)
+@source_option(required=True)
+@click.option(
+    "--at", "at_seconds", multiple=True, type=TIME, metavar="TIME", default=(0.0,),
+    help="Moment to show; may be given several times. The first frame if not given.",
+)  # fmt: skip
+@click.option("-o", "--output", required=True, type=PATH, metavar="SHEET", help="PNG to write.")
+@click.option("--face", metavar="WHICH", help="largest, all, or a number.")
+@click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
+@click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
+@click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
+@config_options
+@force_option
+@log_options
+@click.pass_context
+def preview_command(
+    ctx: click.Context,
+    target: Path,
+    sources: tuple[str, ...],
+    at_seconds: tuple[float, ...],
+    output: Path,
+    preset: tuple[str, ...],
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    force: bool,
+    **named: Any,
+) -> None:
+    """Show target, inversion, mask, swap and result of some frames of TARGET side by side.
+
+    \b
+    vidswap preview clip.mp4 -s person.jpg --at 1.5 --at 0:12 -o sheet.png
+    """
+    state = ctx.ensure_object(State)
+    options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
+    config, _ = make_config(preset, config_file, settings, options)
+    check_sources(sources, ())
+
+    from vidswap.pipeline import preview
+
+    report = preview(
+        target, sources, config=config, at_seconds=at_seconds, output=output, force=force
+    )
+    for warning in report.warnings:
+        state.warn(warning)
+    shown = ", ".join(f"{seconds:.2f} s" for seconds in report.at_seconds)
+    click.echo(
+        f"{one_line(str(report.output))}: {sum(report.faces)} faces at {shown}, "
+        f"{report.seconds_total:.0f} s on {report.device}"
+    )

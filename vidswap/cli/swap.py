@@ -1,0 +1,141 @@
+"""``vidswap swap``: the whole clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidswap.cli.logs import State, one_line
+from vidswap.cli.options import (
+    PATH,
+    TIME,
+    config_options,
+    force_option,
+    log_options,
+    make_config,
+    source_option,
+)
+from vidswap.cli.progress import ProgressView
+from vidswap.errors import UsageError
+from vidswap.reports import SwapReport
+from vidswap.sources import parse_source, parse_sources
+
+# Options that are settings by another name: argument -> (setting, option).
+_SETTINGS = {
+    "strength": ("mix.strength", "--strength"),
+    "mixer": ("mix.mixer", "--mixer"),
+    "regions": ("composite.regions", "--regions"),
+    "codec": ("video.codec", "--codec"),
+    "crf": ("video.crf", "--crf"),
+    "encoder_preset": ("video.encoder_preset", "--encoder-preset"),
+    "pix_fmt": ("video.pix_fmt", "--pix-fmt"),
+    "device": ("device", "--device"),
+}
+
+
+@click.command("swap", short_help="Swap a face through a whole clip.")
+@click.argument("target", type=PATH)
+@source_option(required=False)
+@click.option(
+    "-o", "--output", required=True, type=PATH, metavar="OUT",
+    help="Where the result goes; its ending chooses the container.",
+)  # fmt: skip
+@click.option("--start", type=TIME, metavar="TIME", help="First moment that is kept.")
+@click.option("--end", type=TIME, metavar="TIME", help="Moment to stop at.")
+@click.option(
+    "--face", "faces", multiple=True, metavar="WHICH",
+    help="largest, all, or a number that `vidswap faces` shows; NUMBER=SOURCE gives each "
+    "person a source of their own.",
+)  # fmt: skip
+@click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
+@click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
+@click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
+@config_options
+@click.option("--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265.")
+@click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger.")
+@click.option("--encoder-preset", metavar="NAME", help="Speed of the encoder: veryfast to slow.")
+@click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output; target's if not set.")
+@force_option
+@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@log_options
+@click.pass_context
+def swap_command(
+    ctx: click.Context,
+    target: Path,
+    sources: tuple[str, ...],
+    output: Path,
+    start: float | None,
+    end: float | None,
+    faces: tuple[str, ...],
+    preset: tuple[str, ...],
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    force: bool,
+    no_progress: bool,
+    **named: Any,
+) -> None:
+    """Put SOURCE's identity on a face of TARGET (video, GIF, image or folder of images).
+
+    \b
+    vidswap swap clip.mp4 -s person.jpg -o out.mp4
+    vidswap swap clip.mp4 -s front.jpg -s side.jpg -o out.mp4 --preset quality
+    vidswap swap clip.mp4 -s synthetic:7 -o out.mp4 --start 0:10 --end 0:25.5
+    vidswap swap clip.mp4 -o out.mp4 --face 0=a.jpg --face 1=synthetic:3
+
+    Sound, subtitles, chapters, timestamps and frames without a face stay as they are. Times are
+    seconds (12.5) or HH:MM:SS.mmm. Every output is marked as synthetic.
+    """
+    state = ctx.ensure_object(State)
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
+    options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
+    config, _ = make_config(preset, config_file, settings, options)
+    check_sources(sources, faces)
+
+    from vidswap.pipeline import swap_video  # after the checks, which cost nothing
+
+    with ProgressView() as view:
+        report = swap_video(
+            target,
+            sources,
+            output,
+            config=config,
+            start_seconds=start,
+            end_seconds=end,
+            face=faces,
+            force=force,
+            progress=None if no_progress else view,
+            log=state.log,
+        )
+    for warning in report.warnings:
+        state.warn(warning)
+    for name, seconds in report.stage_seconds.items():
+        state.log(f"{name}: {seconds:.1f} s busy, {seconds / max(report.frames, 1):.3f} s a frame")
+    click.echo(summary(report))
+
+
+def check_sources(sources: tuple[str, ...], faces: tuple[str, ...]) -> None:
+    """Refuse sources that are missing or make no sense before networks are loaded.
+
+    :raises UsageError: no source at all. :raises InputError: a file is missing.
+    """
+    pairs = [face.partition("=")[2] for face in faces if "=" in face]
+    for source in pairs:
+        parse_source(source)
+    if sources:
+        parse_sources(sources)
+    elif not pairs or len(pairs) < len(faces):
+        raise UsageError("no source given: name a photo with -s, or -s synthetic:SEED")
+
+
+def summary(report: SwapReport) -> str:
+    """The run in one line."""
+    seconds = report.seconds_per_frame
+    pace = f"{seconds:.2f} s a frame" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms a frame"
+    return (
+        f"{one_line(str(report.output))}: {report.frames} frames, "
+        f"{report.frames_swapped} with a swapped face, {pace} on {report.device}, "
+        f"peak memory {report.peak_memory_mb:.0f} MB"
+    )
