@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from vidswap.video.grab import grab_frame
 from vidswap.video.images import read_image, write_image
+from vidswap.video.outputs import check_output, output_kind
 from vidswap.video.preview import display_rgb, read_rgb8
 from vidswap.video.probe import StreamInfo, VideoInfo, probe
 from vidswap.video.reader import FrameReader, open_frames
 from vidswap.video.regions import read_region, write_region
+from vidswap.video.remux import concat_chunks, count_packets, remux
+from vidswap.video.stills_out import FolderWriter, GifWriter, ImageWriter, open_writer
+from vidswap.video.writer import VideoWriter
 
 __all__ = [
+    "FolderWriter",
     "FrameReader",
+    "GifWriter",
+    "ImageWriter",
     "StreamInfo",
     "VideoInfo",
+    "VideoWriter",
+    "check_output",
+    "concat_chunks",
+    "count_packets",
     "display_rgb",
+    "grab_frame",
     "open_frames",
+    "open_writer",
+    "output_kind",
     "probe",
     "read_image",
     "read_region",
     "read_rgb8",
+    "remux",
     "write_image",
     "write_region",
 ]

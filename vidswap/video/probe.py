@@ -169,8 +169,11 @@ def _probe_container(path: Path, container: Any, max_pixels: int) -> VideoInfo:
     rate = positive(stream.average_rate) or positive(stream.guessed_rate)
     supported = native_to_supported(native)
     codec = codec_name(stream)
-    starts = [s.start_time * s.time_base for s in container.streams
-              if s.start_time is not None and s.time_base and not is_still_picture_safe(s)]  # fmt: skip
+    starts = [
+        other.start_time * other.time_base
+        for other in container.streams
+        if other.start_time is not None and other.time_base and not _is_cover(other)
+    ]
     return VideoInfo(
         path=path,
         container=container.format.name,
@@ -199,7 +202,7 @@ def _probe_container(path: Path, container: Any, max_pixels: int) -> VideoInfo:
     )
 
 
-def is_still_picture_safe(stream: Any) -> bool:
+def _is_cover(stream: Any) -> bool:
     """Whether a stream of any type is cover art."""
     return stream.type == "video" and is_still_picture(stream)
 
@@ -350,7 +353,7 @@ def _hdr_metadata(native: Any) -> dict[str, bytes]:
 
 
 def _stream_info(stream: Any) -> StreamInfo:
-    cover = stream.type == "video" and is_still_picture(stream)
+    cover = _is_cover(stream)
     return StreamInfo(
         index=stream.index, type="cover" if cover else str(stream.type), codec=codec_name(stream),
         language=stream.metadata.get("language"), title=stream.metadata.get("title"),
