@@ -135,7 +135,7 @@ def source_crop(session: Session, spec: SourceSpec) -> AlignedCrop:
     """
     with open_frames(spec.path) as frames:
         frame = next(iter(frames))
-    rgb, scale = read_rgb8(frame, max_side=_SOURCE_SIDE)
+    rgb, (scale, _) = read_rgb8(frame, max_side=_SOURCE_SIDE)
     faces = session.new_finder().find(rgb, 0.0, scale=scale)
     faces = sorted(faces, key=lambda face: float(face.box_xyxy[0]))
     if not faces:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 from vidswap import __version__
 from vidswap.cache import digest_of, temporary_beside
 from vidswap.config import RunConfig
@@ -23,13 +22,13 @@ from vidswap.reports import Progress, SwapReport, TrackSummary
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
+    CropFaces,
     FindFaces,
     FixedLagStage,
     InvertFaces,
     PasteFaces,
     Regenerate,
     Selection,
-    crop_faces,
     smooth_latents,
     smooth_quads,
 )
@@ -49,7 +48,7 @@ def build_stages(session: Session, selection: Selection) -> list[Stage]:
     stages = [Stage("find faces", FindFaces(session, session.new_finder(), selection))]
     if smooth.quad > 0 and smooth.lag > 0:
         stages.append(Stage("steady quads", FixedLagStage(smooth.lag, smooth_quads(smooth.quad))))
-    stages += [Stage("crop", crop_faces), Stage("invert", InvertFaces(session))]
+    stages += [Stage("crop", CropFaces(session.config.composite)), Stage("invert", InvertFaces(session))]
     if smooth.latent > 0 and smooth.lag > 0:
         stages.append(Stage("steady latents", FixedLagStage(smooth.lag, smooth_latents(smooth.latent))))
     stages += [Stage("generate", Regenerate(session)), Stage("paste", PasteFaces(session.config))]

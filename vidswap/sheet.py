@@ -19,6 +19,7 @@ from vidswap.records import Frame
 from vidswap.reports import PreviewReport
 from vidswap.stages import (
     CROP_SIZE,
+    CropFaces,
     FaceWork,
     FindFaces,
     InvertFaces,
@@ -26,7 +27,6 @@ from vidswap.stages import (
     Regenerate,
     Selection,
     Work,
-    crop_faces,
 )
 from vidswap.video import check_output, grab_frame, read_region
 
@@ -82,7 +82,7 @@ def _rows(swapper: Swapper, frame: Frame, selection: Selection) -> list[list[np.
     """Pictures of one frame, a row a face; every stage is run by hand, with no state before it."""
     session = swapper.session
     work = FindFaces(session, session.new_finder(), selection)(frame)
-    work = Regenerate(session)(InvertFaces(session)(crop_faces(work)))
+    work = Regenerate(session)(InvertFaces(session)(CropFaces(session.config.composite)(work)))
     paste = PasteFaces(session.config)
     swaps = [paste.finish(face, work) for face in work.faces]
     finished, _ = PasteFaces(session.config)(work)

@@ -22,18 +22,21 @@ from vidswap.compositing import (
     match_detail,
     residual_occlusion,
 )
-from vidswap.config import RunConfig
+from vidswap.config import CompositeConfig, RunConfig
 from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import WarmState
+from vidswap.models import TILES
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
 from vidswap.session import Session
 from vidswap.video import read_region, read_rgb8, write_region
 
 CROP_SIZE = 512
-DETECT_SIDE = 1280
+_DETECT_SIDE = 1280
 _BOX_MARGIN = 4
+_ROOM = 3
+"""Tiles around the mask that are drawn as well."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class FaceWork:
     """``[4, 2]`` display coordinates."""
     source: SourceIdentity
     crop: AlignedCrop | None = None
+    solid: np.ndarray | None = None
+    """``[512, 512]`` mask of the regions that are swapped, occluders not yet taken out."""
     visible: np.ndarray | None = None
     """``[128, 128]`` where the crop shows the face."""
     pivot: Pivot | None = None
@@ -107,6 +112,16 @@ class Selection:
         return largest
 
 
+def detection_picture(frame: Frame) -> tuple[np.ndarray, float]:
+    """A frame for the detector, uint8 RGB, and its size over that of the frame as displayed.
+
+    Rounding makes the two axes differ by less than a pixel; crop and paste share the quad, so their
+    mean serves.
+    """
+    rgb, (scale_x, scale_y) = read_rgb8(frame, max_side=_DETECT_SIDE)
+    return rgb, 0.5 * (scale_x + scale_y)
+
+
 @dataclass
 class FindFaces:
     """Stage: detection, tracking, selection, alignment."""
@@ -116,7 +131,7 @@ class FindFaces:
     selection: Selection
 
     def __call__(self, frame: Frame) -> Work:
-        rgb, scale = read_rgb8(frame, max_side=DETECT_SIDE)
+        rgb, scale = detection_picture(frame)
         faces = self.finder.find(rgb, frame.pts_seconds, scale=scale, embed=self.embed)
         works = [FaceWork(face, align_quad(face), source) for face, source in self.selection(faces)]
         return Work(frame, self.finder.state.cuts, tuple(works))
@@ -221,21 +236,44 @@ def _mates(face: FaceWork, near: Sequence[tuple[int, Work]]) -> list[tuple[int, 
     return sorted(kept, key=lambda pair: pair[0])
 
 
-def crop_faces(work: Work) -> Work:
-    """Stage: cut the faces out of the frame."""
-    made = []
-    frame = work.frame
-    scale = frame.display_scale_xy
-    for face in work.faces:
-        box = quad_box(face.quad / scale, frame.upright_size_wh, margin=_BOX_MARGIN + 8, multiple=2)
-        if box is None:
-            continue
-        picture = read_region(frame, box)
-        crop = aligned_crop(
-            picture, face.face, face.quad, size=CROP_SIZE, origin_xy=(box[0], box[1]), scale_xy=scale
-        )
-        made.append(replace(face, crop=crop, visible=visible_face(crop, 128)))
-    return work.with_faces(made)
+@dataclass(frozen=True)
+class CropFaces:
+    """Stage: cut the faces out of the frame, and draw the masks of what is swapped."""
+
+    options: CompositeConfig
+
+    def __call__(self, work: Work) -> Work:
+        made = []
+        frame = work.frame
+        scale = frame.display_scale_xy
+        for face in work.faces:
+            box = quad_box(
+                face.quad / scale, frame.upright_size_wh, margin=_BOX_MARGIN + 8, multiple=2
+            )
+            if box is None or face.face.mesh_xyz is None:
+                continue
+            crop = aligned_crop(
+                read_region(frame, box), face.face, face.quad,
+                size=CROP_SIZE, origin_xy=(box[0], box[1]), scale_xy=scale,
+            )  # fmt: skip
+            solid = draw_mask(crop, self.options)
+            made.append(replace(face, crop=crop, solid=solid, visible=visible_face(crop, 128)))
+        return work.with_faces(made)
+
+
+def draw_mask(
+    crop: AlignedCrop, options: CompositeConfig, occlusion: np.ndarray | None = None
+) -> np.ndarray:
+    """Mask ``[512, 512]`` of the regions that the settings name."""
+    return face_mask(
+        crop.mesh_xyz,
+        CROP_SIZE,
+        regions=options.regions,
+        erode=options.erode,
+        feather=options.feather,
+        inside=crop.inside,
+        occlusion=occlusion,
+    )
 
 
 @dataclass
@@ -274,14 +312,38 @@ class Regenerate:
         for face in work.faces:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
             mixed = self.session.mixer(face.source.code, target, config.mix.strength)
-            image = to_image(generator.synthesize(mixed, size=config.size))
             inversion = None
             if config.composite.occlusion:
                 inversion = to_image(generator.synthesize(target, size=config.inversion.fast_size))
-            mask = np.zeros((CROP_SIZE, CROP_SIZE), np.float32)
-            swap = Swap(image, mask, face.quad, face.face.track_id)
+            swap = Swap(self._draw(mixed, face.solid), face.solid, face.quad, face.face.track_id)
             made.append(replace(face, swap=swap, inversion=inversion))
         return work.with_faces(made)
+
+    def _draw(self, code: torch.Tensor, mask: np.ndarray) -> np.ndarray:
+        """The new face ``[1024, 1024, 3]``; what lies far outside the mask repeats the edge."""
+        generator = self.session.generator
+        window = _window(mask)
+        if window is None:
+            return np.zeros((generator.resolution, generator.resolution, 3), np.float32)
+        part = to_image(generator.synthesize(code, window=window))
+        pixels = generator.resolution // TILES
+        left, top, right, bottom = (edge * pixels for edge in window)
+        around = ((top, generator.resolution - bottom), (left, generator.resolution - right), (0, 0))
+        return np.pad(part, around, mode="edge")
+
+
+def _window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Tiles of the picture that a mask needs, with room for blurs; None when it is empty."""
+    grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
+    rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
+    if not len(rows):
+        return None
+    return (
+        max(int(columns[0]) - _ROOM, 0),
+        max(int(rows[0]) - _ROOM, 0),
+        min(int(columns[-1]) + 1 + _ROOM, TILES),
+        min(int(rows[-1]) + 1 + _ROOM, TILES),
+    )
 
 
 @dataclass
@@ -304,19 +366,11 @@ class PasteFaces:
     def _finished(self, face: FaceWork, work: Work) -> Swap:
         options, smooth = self.config.composite, self.config.smooth
         crop, swap = face.crop, face.swap
-        solid = face_mask(
-            crop.mesh_xyz, CROP_SIZE, regions=options.regions, erode=options.erode,
-            feather=options.feather, inside=crop.inside,
-        )  # fmt: skip
-        occlusion = None
+        mask = face.solid
         if options.occlusion and face.inversion is not None:
-            occlusion = combine(residual_occlusion(crop.image, face.inversion, solid), None)
-        mask = solid
-        if occlusion is not None:
-            mask = face_mask(
-                crop.mesh_xyz, CROP_SIZE, regions=options.regions, erode=options.erode,
-                feather=options.feather, inside=crop.inside, occlusion=occlusion,
-            )  # fmt: skip
+            occlusion = combine(residual_occlusion(crop.image, face.inversion, mask), None)
+            if occlusion is not None and occlusion.any():
+                mask = draw_mask(crop, options, occlusion)
         shot, state = self.colors.get(face.face.track_id, (work.shot, None))
         matcher = ColorMatcher(options.color, smooth.color)
         image, state = matcher(swap.image, crop.image, mask, state if shot == work.shot else None)

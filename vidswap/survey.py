@@ -15,8 +15,8 @@ from vidswap.faces import align_quad
 from vidswap.records import Face, Frame
 from vidswap.reports import TrackSummary
 from vidswap.session import Session
-from vidswap.stages import DETECT_SIDE, FindFaces, Selection
-from vidswap.video import open_frames, read_rgb8
+from vidswap.stages import FindFaces, Selection, detection_picture
+from vidswap.video import open_frames
 
 _THUMBNAIL = 256
 
@@ -62,7 +62,7 @@ def survey(
 
 
 def _look(frame: Frame, stage: FindFaces, seen: dict[int, _Seen], every_seconds: float) -> None:
-    rgb, scale = read_rgb8(frame, max_side=DETECT_SIDE)
+    rgb, scale = detection_picture(frame)
     now = frame.pts_seconds
     for face in stage.finder.find(rgb, now, scale=scale, embed=stage.embed):
         found = seen.get(face.track_id)

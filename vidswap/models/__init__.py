@@ -11,6 +11,9 @@ from torch import Tensor
 
 from vidswap.errors import UsageError
 
+TILES = 128
+"""Windows of a picture are given in 1/128 of its side."""
+
 
 class Generator(Protocol):
     """A StyleGAN-type generator.
@@ -30,7 +33,15 @@ class Generator(Protocol):
 
     def map(self, z: Tensor) -> Tensor: ...
     def sample(self, seed: int, *, psi: float = 0.7) -> Tensor: ...
-    def synthesize(self, w_plus: Tensor, *, size: int = 1024) -> Tensor: ...
+    def synthesize(
+        self,
+        w_plus: Tensor,
+        *,
+        size: int = 1024,
+        window: tuple[int, int, int, int] | None = None,
+    ) -> Tensor:
+        """The picture at a size, or at full size only the part in a window (in tiles)."""
+        ...
 
 
 def _mobilestylegan(locate: Callable[[str], Path]) -> Generator:

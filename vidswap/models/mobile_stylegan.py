@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidswap.errors import WeightsError
+from vidswap.models import TILES
 from vidswap.models.rgb_head import RgbHead
 
 N_STYLES = 23
@@ -27,9 +28,8 @@ _STAGES = 7
 _HEAD_STAGE = {128: 4, 256: 5}
 _HEAD_CHANNELS = {128: 256, 256: 128}
 _SEED = 20240229
-TILES = 128
-"""Windows are given in 1/128 of the picture's side: the grid of the features before the last stages."""
 _WINDOW_STAGE = 5
+"""The features before this stage have one pixel a tile."""
 _HALO = 2
 """Tiles around a window that its zero padding spoils: 6 pixels of 512 at most."""
 
