@@ -75,7 +75,18 @@ case "$NAME" in
 esac
 SHEET="$OUT/${STEM}_sheet.png"
 step "swapping the face" vidswap swap "$CLIP" -s "$SOURCE" -o "$RESULT" --force
-rm -f "$SHEET"
-step "making a contact sheet" vidswap preview "$CLIP" -s "$SOURCE" -o "$SHEET"
+# Early, middle and late in the clip; a clip that does not tell its length gives its first frame.
+MOMENTS="$("$VENV_PYTHON" - "$CLIP" <<'PYTHON'
+import sys
+
+from vidswap.video import probe
+
+seconds = probe(sys.argv[1]).duration_seconds or 0.0
+print(*(f"--at {seconds * part:.2f}" for part in ((0.15, 0.5, 0.85) if seconds > 0.5 else (0.0,))))
+PYTHON
+)" || MOMENTS=""
+# Unquoted on purpose: it is a list of options.
+# shellcheck disable=SC2086
+step "making a contact sheet" vidswap preview "$CLIP" -s "$SOURCE" $MOMENTS -o "$SHEET" --force
 say "finished in $((SECONDS - STARTED)) s"
 printf 'clip:          %s\ncontact sheet: %s\n' "$RESULT" "$SHEET"

@@ -23,7 +23,7 @@ from vidswap.weights.fetch import MEND, obtain, read_members
 from vidswap.weights.files import exclusive, sha256_of
 from vidswap.weights.paths import weights_folder
 
-_STALE_SECONDS = 6 * 3600.0
+_STALE_SECONDS = 3600.0
 _WORK_PREFIX = ".fetch-"
 
 # Files whose content this process has hashed already: path and what changes with the file ->
