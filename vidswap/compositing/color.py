@@ -114,9 +114,9 @@ class ColorMatcher:
         out = _apply_table(to_tensor(image), _lab_table(state, self.strength))
         if self.method == "blocks" and state.log_field is not None:
             field = torch.exp(to_tensor(state.log_field) * self.strength)
-            gain = F.interpolate(
-                field, size=out.shape[-2:], mode="bicubic", align_corners=False
-            )
+            # Cubic first: a linear enlargement from 32 would show its facets on a cheek.
+            field = F.interpolate(field, scale_factor=4, mode="bicubic", align_corners=False)
+            gain = resize(field, out.shape[-1])
             out = _soft_clip(out * gain)
         return to_array(out.clamp_(0.0, 1.0))
 

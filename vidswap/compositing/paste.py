@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import kornia
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -135,20 +134,20 @@ def _multiband(
     pixels: FloatArray, frame: FloatArray, opacity: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Blend octave by octave; returns the blended pixels and where they replace the frame."""
-    top, bottom, mask = to_tensor(pixels), to_tensor(frame), to_tensor(opacity)
+    mask = to_tensor(opacity)
+    both = torch.cat([to_tensor(pixels), to_tensor(frame)])
     # A steep mask at the finest level: the pyramid itself widens it towards the coarse ones,
     # and as many levels as fit into the feather keep the widening within the mask.
     weight = ((mask - 0.4) * 3.0).clamp(0, 1)
     details: list[torch.Tensor] = []
     for _ in range(_band_levels(opacity)):
-        if min(top.shape[-2:]) < 2 * _COARSEST_PX:
+        if min(both.shape[-2:]) < 2 * _COARSEST_PX:
             break
-        small_top, small_bottom = _halve(top), _halve(bottom)
-        fine_top = top - _grow(small_top, top)
-        fine_bottom = bottom - _grow(small_bottom, bottom)
-        details.append(fine_bottom + weight * (fine_top - fine_bottom))
-        top, bottom, weight = small_top, small_bottom, _halve(weight)
-    out = bottom + weight * (top - bottom)
+        small = _halve(both)
+        top, bottom = both - _grow(small, both)
+        details.append(bottom + weight * (top - bottom))
+        both, weight = small, _halve(weight)
+    out = both[1:] + weight * (both[:1] - both[1:])
     for detail in reversed(details):
         out = _grow(out, detail) + detail
     cover = (mask * 3.0).clamp(0, 1)
@@ -165,8 +164,8 @@ def _band_levels(opacity: FloatArray) -> int:
 
 def _halve(tensor: torch.Tensor) -> torch.Tensor:
     size = tuple((length + 1) // 2 for length in tensor.shape[-2:])
-    smooth = kornia.filters.gaussian_blur2d(tensor, (5, 5), (1.1, 1.1), border_type="reflect")
-    return F.interpolate(smooth, size=size, mode="bilinear", align_corners=False)
+    # The antialiased linear kernel at one half is the binomial filter of the paper.
+    return F.interpolate(tensor, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def _grow(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
