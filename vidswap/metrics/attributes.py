@@ -60,7 +60,8 @@ def attribute_difference(
         )
     return AttributeDifference(
         pose_degrees=pose_difference_degrees(
-            landmarks.head_pose(output_mesh), landmarks.head_pose(original_mesh)
+            pose_rotation(*landmarks.head_pose(output_mesh)),
+            pose_rotation(*landmarks.head_pose(original_mesh)),
         ),
         expression=float(landmarks.expression_distance(output_mesh, original_mesh)),
         mouth_opening=abs(
@@ -69,6 +70,18 @@ def attribute_difference(
         eye_aspect=float(np.abs(output_eyes - original_eyes).max()),
         gaze=gaze,
     )
+
+
+def pose_rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
+    """Rotation matrix ``[3, 3]`` of the angles in degrees of :func:`vidswap.landmarks.head_pose`.
+
+    Turned by roll first, then by pitch, then by yaw, in x right, y down, z away from the camera.
+    """
+    (sy, sp, sr), (cy, cp, cr) = (f(np.radians([yaw, pitch, roll])) for f in (np.sin, np.cos))
+    turn = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
+    nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    tilt = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return turn @ nod @ tilt
 
 
 def pose_difference_degrees(first: Array, second: Array) -> float:

@@ -100,3 +100,35 @@ def mean_color(image: Array, mask: Array | None = None) -> NDArray[np.float64]:
     if total <= 0:
         return np.full(3, np.nan)
     return np.einsum("hwc,hw->c", x, weight, dtype=np.float64) / total
+
+
+def psnr_outside(
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+    origin_xy: tuple[int, int] = (0, 0),
+    hole: Array | None = None,
+) -> float:
+    """:func:`psnr` of whole frames without a hole; fast on large frames.
+
+    :param first: ``[H, W, 3]`` uint8; ``second`` alike.
+    :param origin_xy: pixel of the frame at the hole's top left corner.
+    :param hole: ``[h, w]``, pixels above 0 do not count; None: all count.
+    :return: in dB; NaN when nothing is left.
+    """
+    if first.dtype != np.uint8 or second.dtype != np.uint8 or first.ndim != 3:
+        raise ValueError(f"expected uint8 [H, W, 3], got {first.dtype} {list(first.shape)}")
+    same_shape(first, second)
+    difference = np.subtract(first, second, dtype=np.int16).astype(np.float32)
+    count = first.shape[0] * first.shape[1]
+    if hole is not None:
+        (left, top), (height, width) = origin_xy, np.shape(hole)
+        if not (0 <= left <= first.shape[1] - width and 0 <= top <= first.shape[0] - height):
+            raise ValueError(f"hole: {[width, height]} at {[left, top]} leaves the picture")
+        covered = np.asarray(hole) > 0
+        difference[top : top + height, left : left + width][covered] = 0
+        count -= int(covered.sum())
+    if count == 0:
+        return float("nan")
+    flat = difference.ravel()
+    error = float(np.dot(flat, flat)) / (3 * count * 255**2)
+    return float("inf") if error == 0 else float(-10 * np.log10(error))
