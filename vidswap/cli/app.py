@@ -23,7 +23,7 @@ import click
 
 from vidswap import __version__
 from vidswap.cli.logs import LOG, State, one_line
-from vidswap.errors import VidswapError
+from vidswap.errors import Interrupted, VidswapError
 
 COMMANDS = {
     "swap": ("vidswap.cli.swap:swap_command", "Swap a face through a whole clip."),
@@ -84,6 +84,8 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:
             raise _PipeClosed from error
+        except KeyboardInterrupt as error:  # click would put an empty line before ours
+            raise Interrupted("interrupted") from error
 
 
 @click.group(
