@@ -111,9 +111,9 @@ def paste_sample(
     out = _sample(
         planes, u * (size * scale_xy[0]), v * (size * scale_xy[1]), mode, "border"
     )
-    # Half a pixel of ramp at the rim, so that a rotated edge has no stairs.
+    # One pixel of ramp at the rim, so that a rotated edge has no stairs (and rounding no gaps).
     rim = torch.minimum(torch.minimum(u, 1 - u), torch.minimum(v, 1 - v))
-    coverage = (rim * side_px + 0.5).clamp_(0, 1)
+    coverage = (rim * side_px + 0.5001).clamp_(0, 1)
     return _to_image(out), coverage.numpy()
 
 

@@ -151,7 +151,7 @@ class FaceAlignmentDetector:
                     "filter_threshold": min_score,
                 },
             )
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        except Exception as error:  # torch's safe unpickler raises all sorts on damaged files
             line = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise WeightsError(
                 f"A face-alignment checkpoint in {place} cannot be read ({line}); fetch it again."

