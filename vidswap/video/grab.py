@@ -68,11 +68,14 @@ def _shown_at(info: VideoInfo, start: float, seconds: float) -> Frame:
 
 def frame_begin_seconds(info: VideoInfo, seconds: float) -> float | None:
     """When the frame shown at a time begins, by decord; None where decord cannot say."""
+    if "mp4" not in info.container.split(",") or info.is_truncated:
+        return None  # decord's own, older demuxers are unsure of the others, and slow
     try:
         import decord
     except ImportError:
         return None
     try:
+        decord.logging.set_level(decord.logging.QUIET)
         name = str(Path(info.path).absolute())
         video = decord.VideoReader(name, ctx=decord.cpu(0), num_threads=1)
         times = video.get_frame_timestamp(range(len(video)))[:, 0]

@@ -22,6 +22,7 @@ VIDEO_FORMATS = {
 }  # fmt: skip
 """FFmpeg muxer of each video suffix."""
 MP4_FAMILY = frozenset({"mp4", "mov"})
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
 def output_kind(path: str | os.PathLike[str]) -> str:

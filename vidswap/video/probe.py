@@ -234,9 +234,14 @@ def display_matrix_of(native: Any) -> tuple[int, ...] | None:
     return tuple(int(value) for value in np.frombuffer(bytes(data), "<i4")[:9])
 
 
+def has_alpha_mode(stream: Any) -> bool:
+    """Whether a WebM stream says that it carries an alpha plane beside its pictures."""
+    return any(k.lower() == "alpha_mode" and v == "1" for k, v in stream.metadata.items())
+
+
 def _decoder_for(stream: Any) -> str | None:
     """libvpx for VP9 and VP8 with alpha: the default decoder drops the alpha silently."""
-    if stream.metadata.get("alpha_mode") == "1" and codec_name(stream) in ("vp9", "vp8"):
+    if has_alpha_mode(stream) and codec_name(stream) in ("vp9", "vp8"):
         name = "libvpx-vp9" if codec_name(stream) == "vp9" else "libvpx"
         try:
             av.CodecContext.create(name, "r")
@@ -255,14 +260,14 @@ def configure_decoder(
         context = av.CodecContext.create(decoder, "r")
         if stream.codec_context.extradata:
             context.extradata = stream.codec_context.extradata
-        # Its name differs from the container's, so it is not told the time base by itself.
-        context.time_base = stream.time_base
     context.options = {**context.options, "max_pixels": str(max_pixels)}
     context.thread_type = "AUTO" if threads != 1 else "NONE"
     context.thread_count = threads
     return context
 
 
+UNTIMED_START = 32
+"""Frames without a time at the start that are held back until one has a time."""
 UNDECODABLE = "undecodable"
 """Left in ``packet.opaque`` by :func:`decode_packets` where the decoder gave an error."""
 
@@ -287,20 +292,34 @@ def decode_packets(container: Any, stream: Any, context: Any) -> Iterator[tuple[
 def _first_picture(
     path: Path, container: Any, stream: Any, decoder: str | None, max_pixels: int
 ) -> Any:
-    # Slices, not frames in parallel: one picture is wanted, and soon.
+    """The first picture, its pts made up from those after it where it has none."""
     context = configure_decoder(stream, decoder, threads=1, max_pixels=max_pixels)
     packets = 0
+    first: Any = None
+    untimed = 0
     try:
         for _, frames in decode_packets(container, stream, context):
             packets += 1
-            if frames:
-                return frames[0]
+            for native in frames:
+                first = first or native
+                if native.pts is not None or untimed >= UNTIMED_START:
+                    if native is not first and native.pts is not None:
+                        first.pts = native.pts - untimed * _step(stream)
+                    return first
+                untimed += 1
     except MemoryError as error:
         raise InputError(f"{path} asks for more memory than there is; it is damaged") from error
+    if first is not None:
+        return first
     raise InputError(
         f"{path}: none of its pictures can be decoded ({packets} packets tried); "
         "the file is damaged or incomplete"
     )
+
+
+def _step(stream: Any) -> int:
+    rate = positive(stream.average_rate) or positive(stream.guessed_rate) or Fraction(25)
+    return max(1, round(1 / (rate * (stream.time_base or Fraction(1, 25)))))
 
 
 def _frames_hint(stream: Any, container: Any, rate: Fraction | None) -> int | None:

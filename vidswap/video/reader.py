@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
@@ -25,6 +25,7 @@ from vidswap.video.container import MAX_PIXELS, open_input, positive
 from vidswap.video.pixels import layout_of, native_planes, native_to_supported
 from vidswap.video.probe import (
     UNDECODABLE,
+    UNTIMED_START,
     VideoInfo,
     check_size,
     chroma_location_of,
@@ -106,14 +107,14 @@ def open_frames(
         reader._frames = _require_some(frames, info, start_seconds, end_seconds)
         yield reader
         return
-    with open_input(info.path, max_pixels=max_pixels) as container:
-        source = _VideoSource(reader, container, threads, deinterlace, max_pixels)
-        frames = source.frames(start_seconds, end_seconds)
-        reader._frames = _require_some(frames, info, start_seconds, end_seconds)
-        try:
-            yield reader
-        finally:
-            frames.close()
+    source = _VideoSource(reader, threads, deinterlace, max_pixels)
+    frames = source.frames(start_seconds, end_seconds)
+    reader._frames = _require_some(frames, info, start_seconds, end_seconds)
+    try:
+        yield reader
+    finally:
+        frames.close()
+        source.close()
     if reader.damage:
         log.warning("%s", reader.damage)
 
@@ -154,24 +155,35 @@ class _VideoSource:
     """Decoding of one container, seeking and clean-up included."""
 
     def __init__(
-        self, reader: FrameReader, container: Any, threads: int, deinterlace: bool, max_pixels: int
+        self, reader: FrameReader, threads: int, deinterlace: bool, max_pixels: int
     ) -> None:
         self.reader = reader
         self.info = reader.info
-        self.container = container
-        self.stream = container.streams[self.info.stream_index]
+        self.threads = threads
         self.max_pixels = max_pixels
         self.deinterlace = deinterlace and self.info.is_interlaced
-        self.context = configure_decoder(
-            self.stream, self.info.decoder, threads=threads, max_pixels=max_pixels
-        )
-        self.stream_rotation = self.info.rotation
+        self.container: Any = None
+        self.starts_at_key = False
+        self._open()
 
-    def frames(self, start: float | None, end: float | None) -> Iterator[Frame]:
+    def _open(self) -> None:
+        self.close()
+        self.container = open_input(self.info.path, max_pixels=self.max_pixels)
+        self.stream = self.container.streams[self.info.stream_index]
+        self.context = configure_decoder(
+            self.stream, self.info.decoder, threads=self.threads, max_pixels=self.max_pixels
+        )
+
+    def close(self) -> None:
+        if self.container is not None:
+            self.container.close()
+            self.container = None
+
+    def frames(self, start: float | None, end: float | None) -> Generator[Frame, None, None]:
         info = self.info
         first = None if not start else info.start_pts + seconds_to_pts(start, info.time_base)
         stop = None if end is None else info.start_pts + seconds_to_pts(end, info.time_base)
-        pictures = self._from(first) if first is not None else self._pictures()
+        pictures = self._from(first) if first is not None else self._timed_start()
         if self.deinterlace:
             pictures = _deinterlaced(pictures, self.stream)
         clock = MonotonicClock(info.nominal_step)
@@ -187,8 +199,24 @@ class _VideoSource:
         if clock.repaired:
             log.warning("%s: %d frames had no usable time", info.path, clock.repaired)
 
-    def _pictures(self) -> Iterator[Any]:
+    def _timed_start(self) -> Iterator[Any]:
+        """All pictures; those at the start without a time get one from the first that has."""
+        pictures = self._pictures()
+        held: list[Any] = []
+        for native in pictures:
+            held.append(native)
+            if native.pts is not None or len(held) > UNTIMED_START:
+                break
+        if len(held) > 1 and held[-1].pts is not None:
+            for index, native in enumerate(held[:-1]):
+                native.pts = held[-1].pts - (len(held) - 1 - index) * self.info.nominal_step
+        return chain(held, pictures)
+
+    def _pictures(self) -> Generator[Any, None, None]:
+        fresh = True
         for packet, pictures in decode_packets(self.container, self.stream, self.context):
+            if fresh:
+                self.starts_at_key, fresh = bool(packet.is_keyframe), False
             if packet.size and (packet.is_corrupt or packet.opaque == UNDECODABLE):
                 self.reader.corrupt_packets += 1
             for native in pictures:
@@ -198,8 +226,9 @@ class _VideoSource:
     def _from(self, first: int) -> Iterator[Any]:
         """Pictures from a key frame at or before a pts on.
 
-        Indexes are by decoding time, so a key frame shown after the wanted time may be found;
-        then an earlier one is taken.
+        Indexes are by decoding time, so a key frame that is shown after the wanted time may be
+        found, and a container without an index may land between key frames: then an earlier one
+        is taken, at last the start of the file.
         """
         step = max(1, seconds_to_pts(1, self.info.time_base))
         for margin in (0, step // 2, 4 * step):
@@ -210,25 +239,17 @@ class _VideoSource:
                 self.container.seek(goal, stream=self.stream, backward=True)
             except av.error.FFmpegError:
                 break
-            self._flush()
+            self.context.flush_buffers()
+            self.reader.corrupt_packets = 0
             pictures = self._pictures()
             head = next(pictures, None)
-            if head is not None and head.pts is not None and head.pts <= first:
-                return chain([head], pictures)
-        self._rewind()
-        return self._pictures()
-
-    def _flush(self) -> None:
-        self.context.flush_buffers()
+            if head is not None and head.pts is not None and self.starts_at_key:
+                if head.pts <= first:
+                    return chain([head], pictures)
+            pictures.close()
+        self._open()
         self.reader.corrupt_packets = 0
-
-    def _rewind(self) -> None:
-        start = self.stream.start_time or 0
-        try:
-            self.container.seek(min(start, self.info.start_pts), stream=self.stream)
-        except av.error.FFmpegError:
-            self.container.seek(0, any_frame=True)
-        self._flush()
+        return self._timed_start()
 
     def _record(self, native: Any, index: int, pts: int) -> Frame:
         native = native_to_supported(native)
@@ -242,7 +263,7 @@ class _VideoSource:
             layout=layout_of(native, chroma_location=chroma_location_of(self.info.codec)),
             planes=native_planes(native),
             size_wh=(native.width, native.height),
-            rotation=self.stream_rotation if matrix is None else quarter_turns_clockwise(matrix),
+            rotation=self.info.rotation if matrix is None else quarter_turns_clockwise(matrix),
             sample_aspect_ratio=self.info.sample_aspect_ratio,
             duration=native.duration or None,
             is_corrupt=bool(native.is_corrupt),

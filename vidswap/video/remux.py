@@ -26,8 +26,14 @@ import av.error
 
 from vidswap.errors import InputError, OutputError, UsageError
 from vidswap.video.container import file_url, main_video_stream, open_input, reason
-from vidswap.video.outputs import MP4_FAMILY, VIDEO_FORMATS, PartialOutput, output_errors
-from vidswap.video.probe import VideoInfo, probe
+from vidswap.video.outputs import (
+    DISK_ERRORS,
+    MP4_FAMILY,
+    VIDEO_FORMATS,
+    PartialOutput,
+    output_errors,
+)
+from vidswap.video.probe import VideoInfo, has_alpha_mode, probe
 from vidswap.video.streams import CopiedStream, carry_over, chapters_within, video_metadata
 from vidswap.video.timing import output_shift
 from vidswap.video.writer import SHIFT_TAG
@@ -214,10 +220,10 @@ class _Joint(PartialOutput):
                 self._set_metadata(container, target, shift, window, metadata)
                 container.start_encoding()
             except (av.error.FFmpegError, ValueError) as error:
-                refused.append(reason(error))
                 container.close()
-                if isinstance(error, OSError) and not isinstance(error, ValueError):
+                if getattr(error, "errno", None) in DISK_ERRORS:
                     raise
+                refused.append(reason(error))
                 continue
             self._container = container
             self.warnings += warnings
@@ -232,8 +238,9 @@ class _Joint(PartialOutput):
             options["movflags"] = "+use_metadata_tags"
             options["video_track_timescale"] = str(self.pieces[0].time_base.denominator)
         else:
-            # Shifting all streams for an audio that starts 20 ms early would move the pictures.
-            options["avoid_negative_ts"] = "make_non_negative"
+            # Audio of an MP4 starts some 20 ms early. Left to itself, the muxer would move the
+            # pictures for that; a block may well lie a little before its cluster's time.
+            options["avoid_negative_ts"] = "disabled"
         return av.open(
             file_url(self.part), "w", format=self.format, container_options=options,
             metadata_errors="replace",
@@ -243,12 +250,17 @@ class _Joint(PartialOutput):
         source = main_video_stream(template)
         video = container.add_stream_from_template(source, opaque=True)
         video.time_base = source.time_base
+        if has_alpha_mode(source):
+            video.metadata["alpha_mode"] = "1"
         if self.format in MP4_FAMILY and source.codec_context.codec.canonical_name == "hevc":
             video.codec_context.codec_tag = "hvc1"
         if target is not None and self.info is not None:
             original = target.streams[self.info.stream_index]
             video.metadata.update(video_metadata(original.metadata))
             video.disposition = original.disposition
+            # The timecode track is made from the tag and this rate.
+            if self.info.average_rate:
+                video.codec_context.framerate = self.info.average_rate.limit_denominator(100_000)
         return video
 
     def _set_metadata(
@@ -304,8 +316,9 @@ class _Joint(PartialOutput):
                 if not packet.size:
                     continue  # the empty ones at the end
                 copied = by_index[packet.stream_index]
-                if copied.place(packet, shift, window, keep_early=keep_early):
-                    yield packet
+                placed = copied.place(packet, shift, window, keep_early=keep_early)
+                if placed is not None:
+                    yield placed
         except av.error.FFmpegError as error:
             self.warnings.append(f"the other streams break off early: {reason(error)}")
 

@@ -13,8 +13,8 @@ import av.error
 from vidswap.video.container import codec_name, open_input
 from vidswap.video.outputs import MP4_FAMILY
 from vidswap.video.probe import VideoInfo
+from vidswap.video.subtitles import add_text_stream, converted, convertible
 
-_TEXT_SUBTITLES = frozenset({"subrip", "text", "mov_text", "webvtt"})
 # Statistics of the old file, and what the muxer writes by itself.
 _STALE = ("bps", "duration", "number_of_", "_statistics", "rotate", "encoder", "vendor_id")
 _IMAGE_TYPES = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
@@ -29,11 +29,10 @@ class CopiedStream:
     """In the target."""
     out: Any
     """Stream of the output."""
-    converts: str = ""
-    """``to_mov_text`` or ``from_mov_text`` for text subtitles between the two worlds."""
+    converts: tuple[str, str] | None = None
+    """Text codecs of target and output, where subtitles have to change."""
     last_dts: int | None = None
     jump: int = 0
-    dropped: int = 0
 
     def place(
         self,
@@ -42,22 +41,25 @@ class CopiedStream:
         window: tuple[Fraction | None, Fraction | None],
         *,
         keep_early: bool,
-    ) -> bool:
-        """Put a packet on the output's timeline; False when it is left out.
+    ) -> Any | None:
+        """The packet on the output's timeline; None when it is left out.
 
         :param keep_early: keep a packet that begins before the cut and reaches into it.
         """
         start = packet.pts if packet.pts is not None else packet.dts
         if start is None or packet.time_base is None:
-            self.dropped += 1
-            return False
+            return None
         base = packet.time_base
         begin, end = start * base, (start + (packet.duration or 0)) * base
         low, high = window
         if low is not None and (end <= low or (begin < low and not keep_early)):
-            return False
+            return None
         if high is not None and begin >= high:
-            return False
+            return None
+        if self.converts is not None:
+            packet = converted(packet, *self.converts)
+            if packet is None:
+                return None
         move = round(shift / base) + self.jump
         dts = (packet.dts if packet.dts is not None else start) + move
         if self.last_dts is not None and dts <= self.last_dts:
@@ -72,7 +74,7 @@ class CopiedStream:
         self.last_dts = dts
         packet.pts, packet.dts = max(start + move, dts), dts
         packet.stream = self.out
-        return True
+        return packet
 
 
 def carry_over(
@@ -132,15 +134,25 @@ def _add(
             stream.metadata.get("mimetype", "application/octet-stream"), stream.data,
         )  # fmt: skip
         return None
+    if kind == "cover":
+        # The tags that mark the output as synthetic take the place where MP4 keeps its cover.
+        raise ValueError(f"{muxer} files hold no cover beside the tags of this tool")
     if stream.type in ("audio", "video", "subtitle") and stream.codec_context is None:
         raise ValueError("its codec is not known here")
-    out = container.add_stream_from_template(stream, opaque=True)
+    converts = None
+    try:
+        out = container.add_stream_from_template(stream, opaque=True)
+    except ValueError:
+        own = convertible(name, muxer)
+        if own is None:
+            raise ValueError(f"{muxer} files do not hold {name}") from None
+        out, converts = add_text_stream(container, own, stream.time_base), (name, own)
     out.time_base = stream.time_base
     out.metadata.update(
         {key: value for key, value in stream.metadata.items() if not _is_stale(key)}
     )
     out.disposition = stream.disposition
-    return CopiedStream(stream.index, out)
+    return CopiedStream(stream.index, out, converts)
 
 
 def _attach_cover(container: Any, stream: Any, info: VideoInfo, name: str) -> None:

@@ -61,6 +61,8 @@ class VideoWriter(PartialOutput):
             codec = "libvpx-vp9"
         self.codec = codec
         self.pix_fmt, self.warnings = choose_pix_fmt(codec, info.layout, info.size_wh, pix_fmt)
+        if info.kind == "gif":
+            self.warnings = []  # every GIF is decoded with an alpha plane, opaque or not
         options = encoder_options(codec, crf=crf, encoder_preset=encoder_preset, info=info)
         self._shift: int | None = None
         self._last_pts: int | None = None
@@ -100,6 +102,8 @@ class VideoWriter(PartialOutput):
         context.options = options
         context.thread_count = threads
         self._set_colors(context)
+        if self.format not in MP4_FAMILY and require_storage(self.pix_fmt).has_alpha:
+            stream.metadata["alpha_mode"] = "1"  # without it players do not look for the alpha
         matrix = info.display_matrix
         if matrix is None and info.rotation:
             matrix = rotation_matrix(info.rotation, info.size_wh)
