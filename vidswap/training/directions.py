@@ -1,0 +1,259 @@
+"""Latent directions of pose and expression, in closed form from a bank of generated faces.
+
+Ridge regression gives, for each measure of the mesh (yaw, mouth opening, ...), the linear functional of
+the code that predicts it. In coordinates where W is white, the smallest change of the code that moves one
+measure and holds the others, identity (principal components of the embedding) and the look of the
+picture (those of a thumbnail) is then one small linear system. Compare InterFaceGAN (arXiv 2005.09635),
+which takes normals of classifiers and projects them off one another.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidswap.landmarks import LEFT_BROW, MOUTH_CORNERS, RIGHT_BROW
+from vidswap.models import aligned_mesh as shape
+from vidswap.models.aligned_mesh import AlignedMesh
+from vidswap.models.identity import DlibIdentity
+from vidswap.models.mobile_stylegan import MobileStyleGAN
+from vidswap.training.bank import Bank
+from vidswap.training.checkpoint import save_weights
+
+UNITS = {
+    "yaw": (10.0, "degrees, the nose to the image's right"),
+    "pitch": (10.0, "degrees, the nose up"),
+    "mouth": (0.1, "gap of the inner lips over the inter-ocular distance"),
+    "smile": (0.1, "width of the mouth plus rise of its corners over the inter-ocular distance"),
+    "eyes": (0.1, "opening of the eyes over their width"),
+    "gaze_x": (0.1, "eye widths, irises to the image's right"),
+    "gaze_y": (0.05, "eye widths, irises down"),
+    "brow": (0.03, "rise of the brows over the inter-ocular distance"),
+}
+"""What a step of 1.0 along each direction changes its measure by."""
+_UPPER_LIP = 13
+_OUTER_CORNERS = (33, 263)
+_ALL_CORNERS = (33, 133, 362, 263)
+
+
+@dataclass(frozen=True)
+class DirectionsOptions:
+    """Settings of ``vidswap train directions``."""
+
+    faces: int = 2200
+    """Faces of the bank."""
+    seed: int = 11
+    components: int = 128
+    """Principal components of W kept a style; the rest is noise to a regression on few faces."""
+    ridge: float = 0.45
+    """Ridge, relative to the number of faces."""
+    identity_components: int = 32
+    """Principal components of the identity embedding that a direction must not move."""
+    look_components: int = 16
+    """Principal components of the 8 px thumbnail that a direction must not move."""
+    nuisance: float = 0.5
+    """How strongly those are held, beside the other measures' 1."""
+    floor: float = 1.6
+    """Styles that hold more than this many times the weight of the emptiest ones are used."""
+    calibrate_on: int = 12
+    """Faces on which step sizes are measured."""
+
+
+def face_measures(mesh: Tensor, iris: Tensor) -> Tensor:
+    """The measures of :data:`UNITS`, ``[B, 8]``, of meshes ``[B, 468, 3]`` and irises ``[B, 2, 5, 2]``."""
+    rotation = shape.head_rotation(mesh)
+    centred = mesh - mesh[:, list(_OUTER_CORNERS)].mean(1, keepdim=True)
+    # The face turned to the front, so that a nod is no smile and no frown.
+    front = (centred @ rotation) / shape.interocular_distance(mesh)[:, None, None]
+    corners = front[:, list(MOUTH_CORNERS)]
+    smile = shape._length(corners[:, 1] - corners[:, 0])
+    smile = smile + front[:, _UPPER_LIP, 1] - corners[:, :, 1].mean(1)
+    brows = front[:, [*LEFT_BROW, *RIGHT_BROW], 1].mean(1)
+    sight = shape.gaze(mesh, iris).mean(1)
+    columns = (
+        torch.rad2deg(torch.atan2(-rotation[:, 0, 2], rotation[:, 2, 2])),
+        torch.rad2deg(torch.asin(rotation[:, 1, 2].clamp(-1, 1))),
+        shape.mouth_opening(mesh),
+        smile,
+        shape.eye_aspect(mesh).mean(1),
+        sight[:, 0],
+        sight[:, 1],
+        front[:, list(_ALL_CORNERS), 1].mean(1) - brows,
+    )
+    return torch.stack(columns, 1)
+
+
+@torch.no_grad()
+def whitening(generator: MobileStyleGAN, components: int, samples: int = 8192) -> tuple[Tensor, Tensor]:
+    """Principal axes ``[512, P]`` of W and their standard deviations ``[P]``."""
+    random = torch.Generator().manual_seed(5)
+    z = torch.randn(samples, generator.w_dim, generator=random).to(generator.device)
+    w = generator.map(z) - generator.w_avg
+    variance, axes = torch.linalg.eigh(w.T @ w / samples)
+    return axes.flip(1)[:, :components].contiguous(), variance.flip(0)[:components].sqrt()
+
+
+def _nuisances(bank: Bank, options: DirectionsOptions) -> Tensor:
+    """Standardised principal components of identity and look, ``[N, K]``."""
+    parts = []
+    looks = functional.avg_pool2d(bank.images.float(), 16).flatten(1)
+    for rows, count in ((bank.embeddings, options.identity_components), (looks, options.look_components)):
+        rows = rows - rows.mean(0)
+        _, axes = torch.linalg.eigh(rows.T @ rows)
+        part = rows @ axes[:, -count:]
+        parts.append(part / part.std(0))
+    return torch.cat(parts, 1)
+
+
+def _functionals(x: Tensor, wanted: Tensor, ridge: float) -> Tensor:
+    """Ridge regression in its dual form (more coordinates than faces), ``[D, K]``."""
+    gram = x @ x.T
+    gram.diagonal().add_(ridge * len(x))
+    return x.T @ torch.linalg.solve(gram, wanted)
+
+
+def _styles_in_use(weight: Tensor, floor: float) -> Tensor:
+    """Which styles carry a measure, bool ``[n_styles]``: those above the noise of the regression."""
+    noise = weight.sort().values[: max(1, len(weight) // 4)].mean()
+    return weight > floor * noise
+
+
+@torch.no_grad()
+def fit_directions(
+    bank: Bank, generator: MobileStyleGAN, options: DirectionsOptions
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Directions ``[n_styles, 512]`` by name, not calibrated yet, and the share of each measure's
+    variance that its linear functional explains on faces that it did not see (one in ten)."""
+    axes, spread = whitening(generator, options.components)
+    x = ((bank.codes - generator.w_avg) @ (axes / spread)).flatten(1)
+    x = x - x.mean(0)
+    measures = face_measures(bank.meshes, bank.irises)
+    mean, deviation = measures.mean(0), measures.std(0)
+    measures = ((measures - mean) / deviation).clamp(-3, 3)
+    explained = _explained(x, measures, options)
+    wanted = torch.cat((measures, _nuisances(bank, options)), 1)
+    functionals = _functionals(x, wanted, options.ridge)
+    n_styles = generator.n_styles
+    by_style = functionals.view(n_styles, -1, wanted.shape[1])
+    weight = by_style.square().sum(1)
+    strength = torch.full((wanted.shape[1],), options.nuisance)
+    strength[: len(UNITS)] = 1.0
+    directions = {}
+    for index, name in enumerate(UNITS):
+        styles = _styles_in_use(weight[:, index], options.floor)
+        columns = by_style * styles[:, None, None]
+        columns = columns.flatten(0, 1)
+        columns = strength * columns / columns.norm(dim=0).clamp_min(1e-9)
+        gram = columns.T @ columns
+        gram.diagonal().add_(0.02)
+        change = columns @ torch.linalg.solve(gram, torch.eye(len(gram))[index])
+        change = change.view(n_styles, -1) @ (axes * spread).T
+        directions[name] = change * UNITS[name][0] / deviation[index]
+    return directions, explained
+
+
+def _explained(x: Tensor, measures: Tensor, options: DirectionsOptions) -> dict[str, float]:
+    held = torch.arange(len(x)) % 10 == 0
+    made = x[held] @ _functionals(x[~held], measures[~held], options.ridge)
+    rest = (made - measures[held]).square().sum(0) / measures[held].square().sum(0)
+    return {name: 1 - float(value) for name, value in zip(UNITS, rest, strict=True)}
+
+
+@torch.no_grad()
+def effects(
+    generator: MobileStyleGAN,
+    meshes: AlignedMesh,
+    directions: Mapping[str, Tensor],
+    codes: Tensor,
+    *,
+    step: float = 1.0,
+) -> Tensor:
+    """What each direction does to each measure, in units: mean of central differences ``[8, 8]``.
+
+    :param codes: ``[B, n_styles, 512]``. :param step: to both sides.
+    """
+
+    def measured(code: Tensor) -> Tensor:
+        mesh, _, iris = meshes(generator.synthesize(code, size=128))
+        return face_measures(mesh, iris)[0].cpu()
+
+    units = torch.tensor([unit for unit, _ in UNITS.values()])
+    rows = []
+    for direction in directions.values():
+        direction = step * direction.to(codes)
+        change = [measured(code[None] + direction) - measured(code[None] - direction) for code in codes]
+        rows.append(torch.stack(change).median(0).values / (2 * step * units))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def calibrate(
+    generator: MobileStyleGAN,
+    meshes: AlignedMesh,
+    directions: Mapping[str, Tensor],
+    options: DirectionsOptions,
+    *,
+    rounds: int = 2,
+) -> dict[str, Tensor]:
+    """Scale directions so that a step of 1.0 moves its own measure by one unit, on faces of their own."""
+    codes = torch.cat([generator.sample(90_000 + seed) for seed in range(options.calibrate_on)])
+    codes = codes[:, None].repeat(1, generator.n_styles, 1)
+    scaled = dict(directions)
+    for _ in range(rounds):
+        found = effects(generator, meshes, scaled, codes).diagonal()
+        # A direction that hardly acts is not blown up without bound.
+        gains = (1 / found.clamp_min(0.25)).tolist()
+        scaled = {name: gain * scaled[name] for gain, name in zip(gains, scaled, strict=True)}
+    return scaled
+
+
+@torch.no_grad()
+def identity_shift(
+    generator: MobileStyleGAN,
+    identity: DlibIdentity,
+    directions: Mapping[str, Tensor],
+    codes: Tensor,
+    *,
+    step: float = 1.0,
+) -> dict[str, float]:
+    """Mean distance of the identity embedding that a step moves a face by (different people: 0.75)."""
+    moved = {}
+    embed = [identity.embed_aligned(generator.synthesize(code[None], size=128)) for code in codes]
+    for name, direction in directions.items():
+        total = 0.0
+        for code, before in zip(codes, embed, strict=True):
+            image = generator.synthesize(code[None] + step * direction.to(codes), size=128)
+            total += float((identity.embed_aligned(image) - before).norm())
+        moved[name] = total / len(codes)
+    return moved
+
+
+def train_directions(
+    generator: MobileStyleGAN,
+    meshes: AlignedMesh,
+    bank: Bank,
+    output: Path,
+    options: DirectionsOptions,
+    *,
+    log: Callable[[str], None],
+) -> dict[str, Tensor]:
+    """Fit, calibrate and publish the directions as fp16."""
+    directions, explained = fit_directions(bank, generator, options)
+    for name, value in explained.items():
+        styles = directions[name].abs().amax(1).nonzero().flatten().tolist()
+        log(f"{name}: {value:.2f} of the variance of unseen faces explained; styles {styles}")
+    directions = calibrate(generator, meshes, directions, options)
+    units = {name: {"step": unit, "measure": text} for name, (unit, text) in UNITS.items()}
+    metadata = {
+        "kind": "directions", "n_styles": str(generator.n_styles), "units": json.dumps(units),
+        "faces": str(len(bank)), "seed": str(options.seed),
+        "explained": json.dumps({name: round(value, 3) for name, value in explained.items()}),
+    }  # fmt: skip
+    save_weights(output, directions, metadata)
+    return directions
