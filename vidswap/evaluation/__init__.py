@@ -134,7 +134,13 @@ def _observe(
         open_frames(output.path, info=output) as others,
     ):
         tolerance = frame_seconds(target) / 2
-        pairs = FramePairs(frames, others, tolerance=tolerance, offset=offset)
+        pairs = FramePairs(
+            frames,
+            others,
+            tolerance=tolerance,
+            offset=offset,
+            count_rest=options.end_seconds is None,
+        )
         for frame, other in pairs:
             row = observer.observe(frame, other)
             worst.offer(row, observer.pictures)

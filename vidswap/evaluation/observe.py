@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from vidswap import geometry, landmarks, warp
 from vidswap.errors import InputError
@@ -31,7 +31,7 @@ _GROWTH = 1.25
 """The outline is scaled by this before what lies outside of it is compared."""
 _LEAST_VISIBLE = 0.2
 _SAME_FACE_OVERLAP = 0.2
-_LOST_SECONDS = 0.5
+_KEEP_SIZE = 0.6
 _ASPECT_SLACK = 0.02
 
 
@@ -49,7 +49,8 @@ class Sightings:
 class PairObserver:
     """Looks at pairs of frames in order of time; holds one frame of the past.
 
-    :param track: number of the track to follow; None the largest face, kept while it is seen.
+    :param track: number of the track to follow; None the largest face, kept while it stays
+        of comparable size.
     """
 
     def __init__(
@@ -63,7 +64,6 @@ class PairObserver:
         self._judges, self._person = judges, person
         self._finders = finders
         self._track, self._is_fixed = track, track is not None
-        self._seen_seconds = -math.inf
         self._jitter = temporal.LandmarkJitter(), temporal.LandmarkJitter()
         self._before: tuple[Array, Array, Array] | None = None
         self.sightings = Sightings()
@@ -116,14 +116,16 @@ class PairObserver:
         faces = self._finders[0].find(rgb, seconds, embed=self._embed)
         for face in faces:
             self.tracks[face.track_id] = self.tracks.get(face.track_id, 0) + 1
-        chosen = next((face for face in faces if face.track_id == self._track), None)
-        is_lost = seconds - self._seen_seconds > _LOST_SECONDS
-        if chosen is None and faces and not self._is_fixed and is_lost:
-            chosen = faces[0]
-            self._track = chosen.track_id
-        if chosen is not None:
-            self._seen_seconds = seconds
-        return chosen
+        own = [face for face in faces if face.track_id == self._track]
+        if self._is_fixed:
+            return own[0] if own else None
+        if not faces:
+            return None
+        # The rule by which `--face largest` chooses what is swapped.
+        if own and own[0].size_px > _KEEP_SIZE * faces[0].size_px:
+            return own[0]
+        self._track = faces[0].track_id
+        return faces[0]
 
     def _embed(self, face: Face, rgb: Array) -> Array | None:
         return self._judges.first(warp.crop(rgb, align_quad(face), ALIGNED_SIZE)[0])
@@ -245,11 +247,18 @@ def _empty_row(index: int, frame: Frame) -> Row:
 
 
 def fill(outline_xy: Array, size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Mask ``[H, W]`` of a polygon ``[N, 2]``, 1 inside."""
-    canvas = Image.new("L", (size_hw[1], size_hw[0]))
-    # Pillow counts from pixel centres; ours are at (j + 0.5, i + 0.5).
-    ImageDraw.Draw(canvas).polygon([(x - 0.5, y - 0.5) for x, y in outline_xy], fill=1)
-    return np.asarray(canvas, np.float32)
+    """Mask ``[H, W]`` of a polygon ``[N, 2]``: 1 where a pixel's centre lies inside (even-odd)."""
+    height, width = size_hw
+    start = np.asarray(outline_xy, dtype=np.float64)
+    end = np.roll(start, -1, axis=0)
+    y = np.arange(height)[:, None] + 0.5
+    row, edge = np.nonzero((start[:, 1] <= y) != (end[:, 1] <= y))
+    share = (y[row, 0] - start[edge, 1]) / (end[edge, 1] - start[edge, 1])
+    x = start[edge, 0] + share * (end[edge, 0] - start[edge, 0])
+    # Each crossing of the outline turns all pixels to its right over.
+    turns = np.zeros((height, width + 1), np.int32)
+    np.add.at(turns, (row, np.clip(np.ceil(x - 0.5), 0, width).astype(int)), 1)
+    return (turns.cumsum(axis=1)[:, :width] % 2).astype(np.float32)
 
 
 def _corners(points_xy: Array) -> Array:

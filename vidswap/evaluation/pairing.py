@@ -16,6 +16,7 @@ class FramePairs:
 
     :param tolerance: most seconds between partners; half a frame of the target.
     :param offset: seconds added to the output's times.
+    :param count_rest: read the output to its end, to say how many frames nobody wanted.
     """
 
     def __init__(
@@ -25,9 +26,11 @@ class FramePairs:
         *,
         tolerance: Fraction,
         offset: Fraction = Fraction(0),
+        count_rest: bool = True,
     ) -> None:
         self._target, self._output = target, output
         self._tolerance, self._offset = tolerance, offset
+        self._count_rest = count_rest
         self.pairs = 0
         self.target_alone = 0
         """Frames of the target without partner so far."""
@@ -55,7 +58,7 @@ class FramePairs:
             yield frame, here
         if here is not None:
             self.output_alone += not is_used
-        if after is not None:
+        if after is not None and self._count_rest:
             self.output_alone += 1 + sum(1 for _ in self._output)
 
     def _seconds(self, frame: Frame) -> Fraction:
