@@ -57,7 +57,13 @@ def faces_command(
         from vidswap.video import check_output
 
         check_output(thumbnails, target, force=force)
-    tracks = list_faces(target, config=config, every_seconds=every_seconds, thumbnails=thumbnails)
+    tracks = list_faces(
+        target,
+        config=config,
+        every_seconds=every_seconds,
+        thumbnails=thumbnails,
+        log=state.log,
+    )
     if as_json:
         found = [dataclasses.asdict(track) for track in tracks]
         click.echo(json.dumps(found, indent=2, default=str))

@@ -69,7 +69,13 @@ def preview_command(
     from vidswap.pipeline import preview
 
     report = preview(
-        target, sources, config=config, at_seconds=at_seconds, output=output, force=force
+        target,
+        sources,
+        config=config,
+        at_seconds=at_seconds,
+        output=output,
+        force=force,
+        log=state.log,
     )
     for warning in report.warnings:
         state.warn(warning)
