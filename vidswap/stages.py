@@ -5,7 +5,6 @@ Every stage is an object with its state in the open; what passes between them is
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -30,6 +29,7 @@ from vidswap.inversion import WarmState
 from vidswap.models import TILES
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
 from vidswap.session import Session
+from vidswap.streaming import FixedLag, Window
 from vidswap.video import read_region, read_rgb8, write_region
 
 CROP_SIZE = 512
@@ -144,38 +144,38 @@ class FindFaces:
         return self.session.identity.embed_aligned(tensor)[0].cpu().numpy()
 
 
-@dataclass
 class FixedLagStage:
-    """Processor: gives each work with its neighbours in time to ``smooth``; memory is ``2 * lag + 1`` works."""
+    """Processor: gives each work with its neighbours of the same shot, up to ``lag`` on either side, to
+    ``smooth(work, [(offset, neighbour), ...])``."""
 
-    lag: int
-    smooth: Callable[[Work, Sequence[tuple[int, Work]]], Work]
-    _window: deque[Work] = field(default_factory=deque)
-    _done: int = 0
-    """Works at the front of the window that have been given out already."""
+    def __init__(
+        self, lag: int, smooth: Callable[[Work, Sequence[tuple[int, Work]]], Work]
+    ) -> None:
+        self.smooth = smooth
+        self._windows: FixedLag[Work] = FixedLag(lag, key=lambda work: work.shot)
 
     def process(self, item: Work) -> Iterable[Work]:
-        self._window.append(item)
-        while len(self._window) - self._done > self.lag:
-            yield self._next()
+        return map(self._smoothed, self._windows.process(item))
 
     def flush(self) -> Iterable[Work]:
-        while self._done < len(self._window):
-            yield self._next()
+        return map(self._smoothed, self._windows.flush())
 
-    def _next(self) -> Work:
-        here = self._window[self._done]
-        near = [
-            (number - self._done, work)
-            for number, work in enumerate(self._window)
-            if work.shot == here.shot and abs(number - self._done) <= self.lag
-        ]
-        self._done += 1
-        made = self.smooth(here, near)
-        while self._done > self.lag:
-            self._window.popleft()
-            self._done -= 1
-        return made
+    def _smoothed(self, window: Window[Work]) -> Work:
+        return self.smooth(window.item, list(zip(window.offsets, window.items, strict=True)))
+
+
+def line_weights(offsets: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Weights that give the value at offset 0 of the line fitted with ``shares``, ``[n]``, sum 1.
+
+    A plain weighted mean would lag where the window is one-sided (at a cut, at the ends of a track)
+    and the face moves.
+    """
+    shares = shares / shares.sum()
+    mean = (shares * offsets).sum()
+    spread = (shares * (offsets - mean) ** 2).sum()
+    if spread < 1e-12:
+        return shares
+    return shares * (1 - mean * (offsets - mean) / spread)
 
 
 def smooth_quads(sigma: float) -> Callable[[Work, Sequence[tuple[int, Work]]], Work]:
@@ -185,10 +185,10 @@ def smooth_quads(sigma: float) -> Callable[[Work, Sequence[tuple[int, Work]]], W
         made = []
         for face in here.faces:
             mates = _mates(face, near)
-            shares = np.array([np.exp(-0.5 * (offset / sigma) ** 2) for offset, _ in mates])
+            offsets = np.array([offset for offset, _ in mates], np.float64)
+            shares = line_weights(offsets, np.exp(-0.5 * (offsets / sigma) ** 2))
             quads = np.stack([mate.quad for _, mate in mates])
-            quad = (shares[:, None, None] * quads).sum(0) / shares.sum()
-            made.append(replace(face, quad=quad))
+            made.append(replace(face, quad=(shares[:, None, None] * quads).sum(0)))
         return here.with_faces(made)
 
     return smooth
@@ -198,7 +198,7 @@ def smooth_latents(sigma: float) -> Callable[[Work, Sequence[tuple[int, Work]]],
     """Smoothing of the pivots of each track that steps back where the face moves fast.
 
     A neighbour counts less the further its code lies from this one's, measured against how far
-    neighbours usually lie (the median over the window): an expression that comes quickly is not lagged.
+    near neighbours lie (the lower quartile over the window): an expression that comes quickly is not lagged.
     """
 
     def smooth(here: Work, near: Sequence[tuple[int, Work]]) -> Work:
@@ -210,7 +210,7 @@ def smooth_latents(sigma: float) -> Callable[[Work, Sequence[tuple[int, Work]]],
                 continue
             codes = np.stack([mate.pivot.latent for _, mate in mates])
             away = np.sqrt(np.square(codes - face.pivot.latent).mean((1, 2)))
-            usual = max(float(np.median(away[away > 0])) if (away > 0).any() else 0.0, 1e-6)
+            usual = max(float(np.quantile(away[away > 0], 0.25)) if (away > 0).any() else 0.0, 1e-6)
             time = np.array([offset for offset, _ in mates], np.float64)
             shares = np.exp(-0.5 * (time / sigma) ** 2) * np.exp(-0.5 * (away / (2.0 * usual)) ** 2)
             latent = (shares[:, None, None] * codes).sum(0) / shares.sum()
@@ -322,7 +322,7 @@ class Regenerate:
     def _draw(self, code: torch.Tensor, mask: np.ndarray) -> np.ndarray:
         """The new face ``[1024, 1024, 3]``; what lies far outside the mask repeats the edge."""
         generator = self.session.generator
-        window = _window(mask)
+        window = mask_window(mask)
         if window is None:
             return np.zeros((generator.resolution, generator.resolution, 3), np.float32)
         part = to_image(generator.synthesize(code, window=window))
@@ -332,7 +332,7 @@ class Regenerate:
         return np.pad(part, around, mode="edge")
 
 
-def _window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+def mask_window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """Tiles of the picture that a mask needs, with room for blurs; None when it is empty."""
     grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
     rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))

@@ -56,7 +56,13 @@ def tune_generator(
     size = size or config.fast_size
     tuned = copy.deepcopy(generator)
     parameters = _tunable(tuned)
-    optimizer = torch.optim.Adam(parameters, lr=config.tune_learning_rate)
+    # Step sizes are meant for weights of unit deviation (StyleGAN's equalised learning rate); these are
+    # folded and small, so each tensor's step is measured by its own size.
+    groups = [
+        {"params": [p], "lr": config.tune_learning_rate * float(p.detach().square().mean().sqrt())}
+        for p in parameters
+    ]
+    optimizer = torch.optim.Adam(groups)
     targets = [fit_target(area_downsample(image, size), identity) for image in images]
     before = _mean_psnr(tuned, targets, codes, size)
     for step in range(config.tune_steps):

@@ -61,8 +61,8 @@ def parse_layers(text: str) -> list[int]:
     styles: list[int] = []
     try:
         for part in text.split(","):
-            low, _, high = part.strip().partition("-")
-            styles += range(int(low), int(high or low) + 1)
+            low, dash, high = part.strip().partition("-")
+            styles += range(int(low), int(high if dash else low) + 1)
     except ValueError as error:
         raise UsageError(f"mix.layers: expected numbers such as 5-13 or 0,3-5, got {text!r}") from error
     return styles

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,9 +116,14 @@ def train_mixer(
     options: MixerOptions,
     *,
     log: Callable[[str], None],
-    batch_size: int = 1,
+    workers: int = 2,
 ) -> None:
-    """Train, resuming from a checkpoint beside ``output``; publishes fp16 weights as it goes."""
+    """Train, resuming from a checkpoint beside ``output``; publishes fp16 weights as it goes.
+
+    :param workers: pairs run side by side on this many threads. On a CPU set torch to one thread and
+        this to the number of cores: two whole passes at once beat one pass on two cores, above all
+        when other programs run (threads of one pass wait for each other).
+    """
     if isinstance(mixer, GatedMixer):
         mixer.center.copy_(nets.generator.w_avg)
         mixer.scale.fill_(0.7 * float(nets.generator.w_std))
@@ -127,6 +133,7 @@ def train_mixer(
     weights = _weights(options)
     running: dict[str, float] = {}
     train_on = len(bank) - options.held_out
+    pool = ThreadPoolExecutor(workers)
     for step in range(start, options.steps):
         random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         rate = options.learning_rate * min(1.0, (step + 1) / 30)
@@ -134,16 +141,16 @@ def train_mixer(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         optimizer.zero_grad(set_to_none=True)
-        for _ in range(options.pairs):
-            source, target = torch.randint(train_on, (2,), generator=random).tolist()
-            if float(torch.rand((), generator=random)) < options.same_share:
-                source = target
-            mixed = mixer(bank.codes[source : source + 1], bank.codes[target : target + 1])
-            losses = pair_losses(nets, bank, source, target, mixed)
-            total = sum(weights[name] * value for name, value in losses.items())
-            (total / options.pairs).backward()
-            for name, value in losses.items():
-                seen = float(value.detach())
+        sources = torch.randint(train_on, (options.pairs,), generator=random)
+        targets = torch.randint(train_on, (options.pairs,), generator=random)
+        same = torch.rand(options.pairs, generator=random) < options.same_share
+        sources = torch.where(same, targets, sources)
+        mixed = mixer(bank.codes[sources], bank.codes[targets])
+        jobs = zip(sources.tolist(), targets.tolist(), mixed.detach().split(1), strict=True)
+        found = list(pool.map(lambda job: _pair_gradient(nets, bank, weights, *job), jobs))
+        mixed.backward(torch.cat([gradient for gradient, _ in found]) / options.pairs)
+        for _, losses in found:
+            for name, seen in losses.items():
                 running[name] = 0.99 * running.get(name, seen) + 0.01 * seen
         torch.nn.utils.clip_grad_norm_(mixer.parameters(), 5.0)
         optimizer.step()
@@ -154,7 +161,18 @@ def train_mixer(
             save_weights(
                 output, mixer.state_dict(), mixer_metadata(mixer, steps=step + 1, seed=options.seed)
             )
-    del batch_size
+    pool.shutdown()
+
+
+def _pair_gradient(
+    nets: Networks, bank: Bank, weights: dict[str, float], source: int, target: int, mixed: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Gradient of a pair's total loss in its mixed code ``[1, n_styles, 512]``, and the losses."""
+    mixed = mixed.clone().requires_grad_(True)
+    losses = pair_losses(nets, bank, source, target, mixed)
+    total = sum(weights[name] * value for name, value in losses.items())
+    (gradient,) = torch.autograd.grad(total, mixed)
+    return gradient, {name: float(value.detach()) for name, value in losses.items()}
 
 
 def _groups(mixer: torch.nn.Module, rate: float) -> list[dict]:

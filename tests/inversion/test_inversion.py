@@ -1,0 +1,131 @@
+"""Inversion on the generator's own samples: it finds them, follows them, and tuning stays local."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidswap import weights
+from vidswap.config import InversionConfig
+from vidswap.inversion import Inverter, fit_pivot, tune_generator
+from vidswap.inversion.losses import edges, ellipse, face_psnr, fit_target, w_pull
+from vidswap.models import load_generator
+from vidswap.models.identity import DlibIdentity
+
+CONFIG = InversionConfig(first_steps=12, next_steps=3, encoder=False)
+
+
+@pytest.fixture(scope="module")
+def networks(weights_home: Path):
+    return load_generator("mobilestylegan", weights.locate), DlibIdentity.load(weights.locate("dlib-resnet"))
+
+
+def code(generator, seed: int) -> torch.Tensor:
+    return generator.sample(seed, psi=0.6)[:, None].repeat(1, generator.n_styles, 1)
+
+
+def picture(generator, w_plus: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return generator.synthesize(w_plus, size=128)
+
+
+def test_a_fit_comes_closer_and_gives_its_best(networks) -> None:
+    generator, identity = networks
+    image = picture(generator, code(generator, 1))
+    start = generator.w_avg.expand(1, generator.n_styles, -1)
+    target = fit_target(image, identity)
+    before = face_psnr(picture(generator, start), target)
+    result = fit_pivot(generator, identity, image, start, config=CONFIG, steps=12)
+    assert result.steps == 12
+    assert result.psnr > before + 3
+    assert face_psnr(picture(generator, result.w_plus), target) == pytest.approx(result.psnr, abs=0.05)
+
+
+def test_a_fit_never_leaves_a_perfect_start(networks) -> None:
+    generator, identity = networks
+    w_plus = code(generator, 2)
+    config = replace(CONFIG, w_pull=0.0)
+    result = fit_pivot(generator, identity, picture(generator, w_plus), w_plus, config=config, steps=2)
+    assert torch.equal(result.w_plus, w_plus)
+
+
+def test_a_fit_stops_at_the_quality_that_is_asked(networks) -> None:
+    generator, identity = networks
+    w_plus = code(generator, 2)
+    near = w_plus + 0.01 * torch.randn_like(w_plus)
+    result = fit_pivot(
+        generator, identity, picture(generator, w_plus), near, config=CONFIG, steps=10, target_psnr=20.0
+    )
+    assert result.steps <= 1 and result.psnr >= 20.0
+
+
+def test_the_next_frame_starts_from_the_one_before(networks) -> None:
+    generator, identity = networks
+    inverter = Inverter(generator, identity, CONFIG)
+    first, second = code(generator, 3), torch.lerp(code(generator, 3), code(generator, 4), 0.08)
+    pivot, state = inverter.step(picture(generator, first), None)
+    assert (pivot.started_from, pivot.steps) == ("mean", 12)
+    following, _ = inverter.step(picture(generator, second), state)
+    assert following.started_from == "previous" and following.steps <= 3
+    cold = inverter.first(picture(generator, second), steps=3)
+    assert following.error < 0.7 * cold.error
+
+
+def test_an_encoder_is_used_where_it_is_better(networks) -> None:
+    generator, identity = networks
+    wanted = code(generator, 6)
+
+    class Perfect(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return wanted
+
+    inverter = Inverter(generator, identity, replace(CONFIG, encoder=True, first_steps=1), Perfect())
+    pivot, _ = inverter.step(picture(generator, wanted), None)
+    assert pivot.started_from == "encoder"
+    assert pivot.error < 1e-3
+
+
+@pytest.mark.slow
+def test_tuning_gains_on_its_pivot_and_keeps_other_people(networks) -> None:
+    """Holds off what a plain tuning does: other latents drift by 0.5 and swaps are undone."""
+    generator, identity = networks
+    wanted = picture(generator, code(generator, 8) + 0.1 * torch.randn(1, 23, 512))
+    pivot = fit_pivot(generator, identity, wanted, code(generator, 8), config=CONFIG, steps=4)
+    state = {key: value.clone() for key, value in generator.state_dict().items()}
+    config = replace(CONFIG, tune_steps=8)
+    tuned, report = tune_generator(generator, identity, [wanted], [pivot.w_plus], config=config)
+    assert report.psnr_after > report.psnr_before + 0.3
+    assert report.drift < 0.15
+    assert tuned.identifier != generator.identifier
+    for key, value in generator.state_dict().items():
+        assert torch.equal(value, state[key]), f"{key} of the given generator changed"
+
+
+def test_tuning_needs_keyframes(networks) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        tune_generator(*networks, [], [], config=CONFIG)
+
+
+def test_edges_of_a_flat_picture_are_zero_and_of_a_ramp_constant() -> None:
+    assert float(edges(torch.ones(1, 3, 8, 8)).abs().max()) == 0
+    ramp = torch.arange(8.0).expand(1, 3, 8, 8)
+    found = edges(ramp)
+    assert torch.equal(found[:, :3], torch.ones(1, 3, 7, 7))
+    assert torch.equal(found[:, 3:], torch.zeros(1, 3, 7, 7))
+
+
+def test_the_pull_is_zero_at_the_mean_and_grows_with_spread() -> None:
+    mean, std = torch.zeros(4), torch.ones(())
+    assert float(w_pull(torch.zeros(1, 3, 4), mean, std)) == 0
+    spread = torch.tensor([[[1.0] * 4, [-1.0] * 4, [0.0] * 4]])
+    assert float(w_pull(spread, mean, std)) == pytest.approx(2 / 3)
+    assert float(w_pull(2 * spread, mean, std)) == pytest.approx(8 / 3)
+
+
+def test_the_ellipse_covers_the_face_and_not_the_corners() -> None:
+    face = ellipse(64)[0, 0]
+    assert face[38, 32] == 1 and face[0, 0] == 0 and face[63, 63] == 0
+    assert 0.3 < float(face.mean()) < 0.5
