@@ -80,6 +80,8 @@ class MixConfig:
     """Styles copied by the ``layers`` mixer."""
     source_steps: int = 150
     """Fitting steps of the source photo, done once and cached."""
+    refine_steps: int = 24
+    """Steps that move the source's code closer to the photo as seen through the mixer, once a track."""
 
 
 @dataclass(frozen=True)

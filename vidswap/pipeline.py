@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vidswap import __version__
 from vidswap.cache import digest_of, temporary_beside
@@ -18,7 +19,7 @@ from vidswap.errors import UsageError
 from vidswap.identities import SourceIdentity, prepare_source
 from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
-from vidswap.reports import Progress, SwapReport, TrackSummary
+from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
@@ -277,17 +278,26 @@ def list_faces(
     return survey(Session(config or RunConfig()), Path(target), every_seconds, thumbnails, log)
 
 
-def preview(*args: object, **kwargs: object) -> object:
+def preview(
+    target: str | Path,
+    source: str | Sequence[str],
+    *,
+    config: RunConfig | None = None,
+    at_seconds: Sequence[float] = (0.0,),
+    output: str | Path = "preview.png",
+    force: bool = False,
+    log: Log = _quiet,
+) -> PreviewReport:
     """A contact sheet of some frames; see :func:`vidswap.sheet.preview`."""
-    from vidswap.sheet import preview as make
+    from vidswap import sheet
 
-    return make(*args, **kwargs)
-
-
-def make_sample(*args: object, **kwargs: object) -> object:
-    """A clip of a person who does not exist; see :func:`vidswap.sample.make_sample`."""
-    from vidswap.sample import make_sample as make
-
-    return make(*args, **kwargs)
+    return sheet.preview(
+        target, source, config=config, at_seconds=at_seconds, output=output, force=force, log=log
+    )
 
 
+def make_sample(output: str | Path, **options: Any) -> Path:
+    """A clip of a person who does not exist; options of :func:`vidswap.sample.make_sample`."""
+    from vidswap import sample
+
+    return sample.make_sample(Path(output), **options)

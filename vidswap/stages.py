@@ -26,6 +26,7 @@ from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import WarmState
+from vidswap.mixing import refine_source
 from vidswap.models import TILES
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
 from vidswap.session import Session
@@ -304,14 +305,36 @@ class Regenerate:
     """Stage: mix with the source and draw the new face (and the old one, small, to see what it misses)."""
 
     session: Session
+    refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
+    """Source codes refined for a track, by track and source."""
 
-    @torch.no_grad()
     def __call__(self, work: Work) -> Work:
+        for face in work.faces:
+            self._refine(face)
+        with torch.no_grad():
+            return self._drawn(work)
+
+    def _refine(self, face: FaceWork) -> None:
+        key = (face.face.track_id, face.source.label)
+        if key in self.refined:
+            return
+        steps, session = self.session.config.mix.refine_steps, self.session
+        code = face.source.code
+        if steps > 0 and session.config.mix.strength > 0:
+            target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+            code = refine_source(
+                session.generator, session.identity, session.mixer, code, face.source.embedding,
+                [target], steps=steps,
+            ).code  # fmt: skip
+        self.refined[key] = code
+
+    def _drawn(self, work: Work) -> Work:
         made = []
         config, generator = self.session.config, self.session.generator
         for face in work.faces:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-            mixed = self.session.mixer(face.source.code, target, config.mix.strength)
+            source = self.refined[(face.face.track_id, face.source.label)]
+            mixed = self.session.mixer(source, target, config.mix.strength)
             inversion = None
             if config.composite.occlusion:
                 inversion = to_image(generator.synthesize(target, size=config.inversion.fast_size))

@@ -1,5 +1,22 @@
 """Mixing the source's identity into the target's latent."""
 
-from vidswap.mixing.mixers import LayerMixer, Mixer, NetworkMixer, blend_sources, make_mixer, parse_layers
+from vidswap.mixing.mixers import (
+    LayerMixer,
+    Mixer,
+    NetworkMixer,
+    blend_sources,
+    make_mixer,
+    parse_layers,
+)
+from vidswap.mixing.refine import Refined, refine_source
 
-__all__ = ["LayerMixer", "Mixer", "NetworkMixer", "blend_sources", "make_mixer", "parse_layers"]
+__all__ = [
+    "LayerMixer",
+    "Mixer",
+    "NetworkMixer",
+    "Refined",
+    "blend_sources",
+    "make_mixer",
+    "parse_layers",
+    "refine_source",
+]

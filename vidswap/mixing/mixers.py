@@ -51,7 +51,6 @@ class NetworkMixer:
     def __init__(self, network: torch.nn.Module) -> None:
         self.network = network
 
-    @torch.no_grad()
     def __call__(self, source: Tensor, target: Tensor, strength: float = 1.0) -> Tensor:
         return self.network(source.expand_as(target), target, strength)
 

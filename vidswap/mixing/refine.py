@@ -1,0 +1,86 @@
+"""Refining a source for the faces it is put on.
+
+What an inversion of a photo loses of the person, and what the mixer loses of the inversion, can be won
+back once a track: the source's code is moved, by a few steps through the frozen mixer and generator, so
+that the mixed faces are closer to the photo itself in the identity network, and stay what they were
+elsewhere. The mixer still decides what of the source is used, so pose and light remain the target's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vidswap.mixing.mixers import Mixer
+from vidswap.models import Generator
+from vidswap.models.identity import DlibIdentity
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A refined source."""
+
+    code: Tensor
+    """``[1, n_styles, 512]``."""
+    distance_before: float
+    distance_after: float
+    """Mean identity distance (L2) of the mixed faces to the photo."""
+
+
+def refine_source(
+    generator: Generator,
+    identity: DlibIdentity,
+    mixer: Mixer,
+    source: Tensor,
+    embedding: Tensor,
+    targets: Sequence[Tensor],
+    *,
+    steps: int,
+    learning_rate: float = 0.03,
+    keep: float = 0.6,
+    hold: float = 0.05,
+    size: int = 128,
+) -> Refined:
+    """Move a source's code closer to the person of the photo, as seen through the mixer.
+
+    :param source: ``[1, n_styles, 512]``. :param embedding: ``[1, 128]`` of the photo.
+    :param targets: ``[1, n_styles, 512]`` pivots of the track, one or a few.
+    :param learning_rate: in units of W's mean standard deviation.
+    :param keep: weight of the difference to the unrefined faces, in the means of 8-pixel blocks.
+    :param hold: weight of the distance of the code from where it was.
+    :return: the best code seen.
+    """
+    if not targets:
+        raise ValueError("targets: expected at least one code, got none")
+    code = source.detach().clone().requires_grad_(True)
+    scale = float(generator.w_std)
+    optimizer = torch.optim.Adam([code], lr=learning_rate * scale, betas=(0.9, 0.95))
+    with torch.no_grad():
+        wanted = [_blocks(generator.synthesize(mixer(source, t), size=size)) for t in targets]
+    best, best_loss, first, last = source, float("inf"), float("nan"), float("nan")
+    for step in range(steps + 1):
+        losses, distances = [], []
+        for target, blocks in zip(targets, wanted, strict=True):
+            image = generator.synthesize(mixer(code, target), size=size)
+            away = (identity.embed_aligned(image) - embedding).square().sum()
+            losses.append(away + keep * functional.l1_loss(_blocks(image), blocks))
+            distances.append(float(away.detach().sqrt()))
+        loss = torch.stack(losses).mean() + hold * ((code - source) / scale).square().mean()
+        distance = sum(distances) / len(distances)
+        first = distance if step == 0 else first
+        if float(loss.detach()) < best_loss:
+            best, best_loss, last = code.detach().clone(), float(loss.detach()), distance
+        if step == steps:
+            break
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    return Refined(best, first, last)
+
+
+def _blocks(image: Tensor) -> Tensor:
+    return functional.avg_pool2d(image, 8)
