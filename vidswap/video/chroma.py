@@ -72,7 +72,7 @@ def upsample(samples: FloatArray, grid: AxisGrid, axis: int) -> FloatArray:
     """
     source = np.moveaxis(samples, axis, 0)
     if grid.factor == 1:
-        return samples.take(range(1, 1 + grid.count), axis=axis)
+        return np.moveaxis(source[1 : 1 + grid.count], 0, axis).copy()
     shape = (grid.count, grid.factor, *source.shape[1:])
     out = np.empty(shape, np.float32)
     step = source[1:] - source[:-1]

@@ -138,7 +138,9 @@ def native_to_supported(native: Any) -> Any:
     changed = native.reformat(
         format=target, src_color_range=native.color_range, dst_color_range=native.color_range
     )
-    changed.pts, changed.time_base = pts, time_base
+    changed.pts = pts
+    if time_base is not None:
+        changed.time_base = time_base
     return changed
 
 

@@ -263,8 +263,7 @@ def _write_ycc(
         plane[inner] += (color - y) * np.float32(scale.chroma_gain / (2 * (1 - weight)))
         plane *= opacity
     change = downsample(downsample(change, grid_y, 1), grid_x, 2)
-    touched = opacity.reshape(grid_y.count, grid_y.factor, grid_x.count, grid_x.factor)
-    change *= touched.max(axis=(1, 3)) > 0
+    change *= _block_max(_block_max(opacity, grid_y.factor, 0), grid_x.factor, 1) > 0
     for index in range(1, 2 if storage.kind == "semi" else 3):
         planes[index] = planes[index].copy()
     area = np.s_[
@@ -273,6 +272,15 @@ def _write_ycc(
     for view, delta in zip(_chroma_views(planes, storage), change, strict=True):
         _add_into(view[area], delta, storage, scale.top)
     return tuple(planes)
+
+
+def _block_max(values: FloatArray, factor: int, axis: int) -> FloatArray:
+    """Largest of each ``factor`` neighbours along an axis."""
+    rows = np.moveaxis(values, axis, 0)
+    largest = rows[::factor]
+    for index in range(1, factor):
+        largest = np.maximum(largest, rows[index::factor])
+    return np.moveaxis(largest, 0, axis)
 
 
 def _blend_into(
