@@ -15,7 +15,9 @@ from fault_files import Pictures, case
 SIZE_WH = (320, 240)
 FRAMES = 50
 RATE = 25
-_X264 = {"preset": "veryfast", "crf": "18"}
+# With macroblock-tree rate control x264's vector code gives other bytes at each run for widths
+# that are no multiple of 128 (seen with core 165 on x86-64).
+_X264 = {"preset": "veryfast", "crf": "18", "x264-params": "no-mbtree=1"}
 
 
 def writing(
@@ -114,7 +116,7 @@ def _interlaced(path: Path, pictures: Pictures) -> None:
         image[1::2] = pictures(2 * number + 1, width, height)[1::2]
         return image
 
-    write_clip(path, woven, options={**_X264, "x264-params": "tff=1"})
+    write_clip(path, woven, options={**_X264, "x264-params": "tff=1:no-mbtree=1"})
 
 
 @case(6, "06_hdr10.mp4", "10 bits, BT.2020, PQ", "kept, or tone-mapped with a warning")
@@ -271,7 +273,7 @@ def _gif(path: Path, pictures: Pictures) -> None:
 @case(20, "20_8k.mkv", "7680 by 4320 pixels", "memory stays bounded")
 def _large(path: Path, pictures: Pictures) -> None:
     write_clip(path, pictures, size_wh=(7680, 4320), frames=2,
-               options={"preset": "ultrafast", "crf": "30"})
+               options={"preset": "ultrafast", "crf": "30", "x264-params": "no-mbtree=1"})
 
 
 @case(21, "21_one_frame.mp4", "one frame", "one frame")

@@ -37,7 +37,7 @@ class SplicedStream(io.RawIOBase):
         for piece in pieces:
             length = len(piece) if isinstance(piece, bytes) else piece.end - piece.start
             if length < 0:
-                raise ValueError(f"pieces: expected start <= end, got {piece}")
+                raise ValueError(f"pieces: expected start <= end, got {piece!r}")
             if length:
                 self._pieces.append(piece)
                 self._starts.append(self._size)
