@@ -10,7 +10,7 @@ The words are those of the command line. Names are imported when they are first 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -26,13 +26,6 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *_PUBLIC]
-
-if TYPE_CHECKING:
-    from vidswap.config import RunConfig
-    from vidswap.errors import VidswapError
-    from vidswap.pipeline import Swapper, list_faces, make_sample, preview, swap_video
-    from vidswap.settings import load_config
-
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:

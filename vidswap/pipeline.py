@@ -6,7 +6,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from vidswap.cache import digest_of, temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import UsageError
 from vidswap.identities import SourceIdentity, prepare_source
+from vidswap.keyframes import tuned_for
 from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
@@ -56,6 +57,11 @@ def build_stages(session: Session, selection: Selection) -> list[Stage]:
     return stages
 
 
+def swap_frames(session: Session, frames: Iterable[Frame], selection: Selection) -> StageRun:
+    """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
+    return run_stages(frames, build_stages(session, selection), queue_size=2, source_name="decode")
+
+
 @dataclass
 class Swapper:
     """Swaps faces with networks that are loaded once; use it for many clips.
@@ -78,9 +84,9 @@ class Swapper:
         texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
         return prepare_source(self.session, [os.fspath(text) for text in texts], log=self.log)
 
-    def frames(self, frames: Sequence[Frame], selection: Selection) -> StageRun:
+    def frames(self, frames: Iterable[Frame], selection: Selection) -> StageRun:
         """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
-        return run_stages(frames, build_stages(self.session, selection), queue_size=2, source_name="decode")
+        return swap_frames(self.session, frames, selection)
 
     def swap_video(
         self,
@@ -102,7 +108,13 @@ class Swapper:
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
         selection = self._selection(source, face)
-        run = _Run(self, info, target, output, selection, progress, started)
+        session = self.session
+        if self.config.inversion.tune_steps > 0 and info.kind == "video":
+            session = tuned_for(
+                session, target, info, selection,
+                start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
+            )  # fmt: skip
+        run = _Run(session, info, target, output, selection, progress, started)
         return run(start_seconds, end_seconds)
 
     def _selection(self, source: str | Sequence[str], face: Sequence[str]) -> Selection:
@@ -131,7 +143,7 @@ class Swapper:
 class _Run:
     """One clip on its way to its output."""
 
-    swapper: Swapper
+    session: Session
     info: VideoInfo
     target: Path
     output: Path
@@ -161,13 +173,13 @@ class _Run:
         return self._report(figures)
 
     def _frames(self, video: Path, start: float | None, end: float | None) -> dict:
-        config = self.swapper.config
+        config = self.session.config
         done = swapped = 0
         began = time.perf_counter()
         total = _frames_total(self.info, start, end)
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
-            self.swapper.frames(frames, self.selection) as results,
+            swap_frames(self.session, frames, self.selection) as results,
             open_writer(video, self.info, config.video) as writer,
         ):
             for frame, faces in results:
@@ -188,12 +200,12 @@ class _Run:
         self.progress(Progress(done, total, rate, left))
 
     def _mark(self, made: Path) -> None:
-        session = self.swapper.session
+        session = self.session
         claim = MarkInfo(
             tool_version=__version__,
             generator=session.generator.name,
             weights={"generator": session.generator.identifier},
-            settings_digest=digest_of(as_dict(self.swapper.config)),
+            settings_digest=digest_of(as_dict(self.session.config)),
         )
         if made.is_dir():
             mark_folder(made, target=self.target, claim=claim)
@@ -208,7 +220,7 @@ class _Run:
             frames_swapped=figures["swapped"],
             seconds_total=time.perf_counter() - self.started,
             seconds_per_frame=figures["seconds"] / max(figures["frames"], 1),
-            device=str(self.swapper.session.device),
+            device=str(self.session.device),
             warnings=tuple(self.warnings),
             stage_seconds=figures["stages"],
             peak_memory_mb=peak_memory_mb(),

@@ -93,6 +93,14 @@ class Session:
         tracker = Tracker(lost_seconds=faces.lost_seconds)
         return FaceFinder(detector, mesher, tracker, min_size_px=faces.min_size_px)
 
+    def with_generator(self, generator: Generator) -> Session:
+        """The same session with another generator (a tuned one); all else is shared."""
+        other = Session(self.config)
+        shared = ("device", "identity", "encoder", "mixer", "cache")
+        other.__dict__.update({name: getattr(self, name) for name in shared})
+        other.__dict__["generator"] = generator
+        return other
+
     def describe(self) -> str:
         """One line for the log: device, networks, licences."""
         names = ["mobilestylegan", "dlib-resnet", "facemesh"]

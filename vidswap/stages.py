@@ -90,6 +90,11 @@ class Selection:
         self.per_track = dict(per_track or {})
         self._chosen: int | None = None
 
+    @property
+    def any_source(self) -> SourceIdentity | None:
+        """One of the sources; None when there is none."""
+        return self.source or next(iter(self.per_track.values()), None)
+
     def __call__(self, faces: Sequence[Face]) -> list[tuple[Face, SourceIdentity]]:
         """The faces of a frame to be swapped, with their sources."""
         if self.per_track:

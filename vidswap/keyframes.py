@@ -1,0 +1,63 @@
+"""Tuning the generator for one clip: keyframes first, then one tuned copy for all frames (composer level)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vidswap.errors import InputError
+from vidswap.identities import to_tensor
+from vidswap.inversion import tune_generator
+from vidswap.session import Session
+from vidswap.stages import CropFaces, FindFaces, Selection
+from vidswap.video import VideoInfo, grab_frame
+
+_KEYFRAMES = 6
+
+
+def tuned_for(
+    session: Session,
+    target: Path,
+    info: VideoInfo,
+    selection: Selection,
+    *,
+    start_seconds: float | None,
+    end_seconds: float | None,
+    log: Callable[[str], None],
+) -> Session:
+    """A session whose generator is tuned on a few frames spread over the clip.
+
+    Every keyframe is inverted on its own; the tuning is shared, and held local (see
+    :mod:`vidswap.inversion.tuning`), so one copy serves the whole clip and never drifts along it.
+    Gives the session back as it is when no keyframe shows a face.
+    """
+    first = start_seconds or 0.0
+    last = end_seconds or info.duration_seconds or first
+    images, codes = [], []
+    for seconds in np.linspace(first, last, _KEYFRAMES + 2)[1:-1]:
+        try:
+            frame = grab_frame(target, float(seconds))
+        except InputError:
+            continue
+        find = FindFaces(session, session.new_finder(), Selection("largest", selection.any_source))
+        work = CropFaces(session.config.composite)(find(frame))
+        for face in work.faces:
+            image = to_tensor(face.crop.image, session.device)
+            visible = torch.from_numpy(face.visible)[None, None].to(session.device)
+            pivot = session.inverter.first(image, face=visible)
+            images.append(image)
+            codes.append(torch.from_numpy(pivot.latent)[None].to(session.device))
+    if not images:
+        return session
+    config = session.config.inversion
+    tuned, report = tune_generator(
+        session.generator, session.identity, images, codes, config=config
+    )
+    log(
+        f"generator tuned on {len(images)} keyframes: face {report.psnr_before:.1f} -> "
+        f"{report.psnr_after:.1f} dB, other people moved by {report.drift:.3f}"
+    )
+    return session.with_generator(tuned)
