@@ -90,7 +90,9 @@ def face_measures(mesh: Tensor, iris: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def whitening(generator: MobileStyleGAN, components: int, samples: int = 8192) -> tuple[Tensor, Tensor]:
+def whitening(
+    generator: MobileStyleGAN, components: int, samples: int = 8192
+) -> tuple[Tensor, Tensor]:
     """Principal axes ``[512, P]`` of W and their standard deviations ``[P]``."""
     random = torch.Generator().manual_seed(5)
     z = torch.randn(samples, generator.w_dim, generator=random).to(generator.device)
@@ -103,7 +105,10 @@ def _nuisances(bank: Bank, options: DirectionsOptions) -> Tensor:
     """Standardised principal components of identity and look, ``[N, K]``."""
     parts = []
     looks = functional.avg_pool2d(bank.images.float(), 16).flatten(1)
-    for rows, count in ((bank.embeddings, options.identity_components), (looks, options.look_components)):
+    for rows, count in (
+        (bank.embeddings, options.identity_components),
+        (looks, options.look_components),
+    ):
         rows = rows - rows.mean(0)
         _, axes = torch.linalg.eigh(rows.T @ rows)
         part = rows @ axes[:, -count:]
@@ -187,7 +192,9 @@ def effects(
     rows = []
     for direction in directions.values():
         direction = step * direction.to(codes)
-        change = [measured(code[None] + direction) - measured(code[None] - direction) for code in codes]
+        change = [
+            measured(code[None] + direction) - measured(code[None] - direction) for code in codes
+        ]
         rows.append(torch.stack(change).median(0).values / (2 * step * units))
     return torch.stack(rows)
 

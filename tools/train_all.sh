@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Makes all of the package's own weights again, in the order in which they need one another.
+#   bash tools/train_all.sh [FOLDER] [auto|cpu|cuda]
+# Interrupted, the same command goes on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+folder="${1:-runs}"
+device="${2:-auto}"
+python="${PYTHON:-.venv/bin/python}"
+[ -x "$python" ] || python=python3
+
+train() {
+    local what="$1"
+    shift
+    echo "== $what"
+    "$python" -m vidswap train "$what" --output "$folder/$what" --device "$device" "$@"
+}
+
+"$python" -m vidswap weights fetch
+train heads
+train directions
+train encoder
+train mixer
+train analyse
+echo "done: $folder"

@@ -1,0 +1,254 @@
+"""Training runs from end to end: fetched weights and options in, a folder with all that came out.
+
+A run's folder holds its weights, its checkpoint (from which the same command goes on), the CSV and PNG
+of its curves, and what was computed once (bank, samples).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vidswap import weights
+from vidswap.errors import OutputError, UsageError
+from vidswap.models.aligned_mesh import AlignedMesh
+from vidswap.models.encoder import FaceFeatures
+from vidswap.models.identity import DlibIdentity
+from vidswap.models.mixer import GatedMixer, ResidualMixer
+from vidswap.models.mobile_stylegan import MobileStyleGAN
+from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
+from vidswap.training.bank import Bank, build_bank
+from vidswap.training.charts import draw_curves, draw_sheet, figures_of
+from vidswap.training.directions import DirectionsOptions, train_directions
+from vidswap.training.encoder import EncoderOptions, collect, train_encoder
+from vidswap.training.heads import HeadsOptions, train_heads
+from vidswap.training.mixer import MixerOptions, Networks, evaluate_mixer, train_mixer
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BankOptions:
+    """The faces that the mixer learns on."""
+
+    faces: int = 2200
+    """Faces of the bank."""
+    bank_seed: int = 11
+    """Seed of the bank; it is made once and kept in the folder."""
+
+
+def open_folder(folder: Path, name: str, options: Any) -> Path:
+    """Make the folder; refuse to go on with other options than the run there was started with.
+
+    :raises OutputError: it cannot be made. :raises UsageError: other options.
+    """
+    stated = json.loads(json.dumps({name: asdict(options)}))[name]
+    path = folder / f"{name}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+            return folder
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"cannot use the folder {folder} ({error}); choose another --output"
+        ) from error
+    changed = sorted(key for key in {*stated, *before} if stated.get(key) != before.get(key))
+    if changed:
+        shown = ", ".join(f"{key} was {before.get(key)}, now {stated.get(key)}" for key in changed)
+        raise UsageError(
+            f"{folder} holds a run with other options ({shown}); choose another --output"
+        )
+    return folder
+
+
+def load_networks(device: torch.device, *, heads: Path | None = None) -> Networks:
+    """The frozen networks of the losses, from the weights cache.
+
+    :param heads: heads of the cheap paths; the package's own when None.
+    :raises WeightsError: something is missing.
+    """
+    generator = MobileStyleGAN.load(
+        weights.locate("mobilestylegan"), heads=heads or weights.locate("rgb-heads")
+    )
+    identity = DlibIdentity.load(weights.locate("dlib-resnet"))
+    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
+    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    return Networks(generator.to(device), identity.to(device), meshes.to(device))
+
+
+def load_bank(nets: Networks, folder: Path, *, faces: int, seed: int, log: Log) -> Bank:
+    """The bank of a folder, made when it is not there, on the generator's device."""
+    path = folder / f"bank-{seed}.safetensors"
+    bank = build_bank(
+        path, generator=nets.generator, identity=nets.identity, meshes=nets.meshes,
+        count=faces, seed=seed, log=log,
+    )  # fmt: skip
+    device = nets.generator.device
+    return Bank(**{name: getattr(bank, name).to(device) for name in Bank.__dataclass_fields__})
+
+
+@dataclass
+class CurveLog:
+    """Passes lines on; keeps the figures in them as CSV and draws the curves."""
+
+    folder: Path
+    name: str
+    log: Log
+    writes_csv: bool = True
+    """False when the training writes the CSV itself."""
+    on_step: Callable[[int], None] | None = None
+
+    def __call__(self, line: str) -> None:
+        self.log(line)
+        found = figures_of(line)
+        if found is None:
+            return
+        step, figures = found
+        path = self.folder / f"{self.name}.csv"
+        if self.writes_csv:
+            fresh = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                if fresh:
+                    writer.writerow(["step", *figures])
+                writer.writerow([step, *figures.values()])
+        if path.exists():
+            draw_curves(path, self.folder / f"{self.name}-curves.png")
+        if self.on_step is not None:
+            self.on_step(step)
+
+
+@torch.no_grad()
+def mixer_sheet(
+    nets: Networks, bank: Bank, mixer: torch.nn.Module, path: Path, *, first: int, side: int = 5
+) -> None:
+    """Sources across, targets down, mixed faces in the cells; faces from ``first`` on of the bank."""
+    last = len(bank) - 1
+    sources = [min(first + index, last) for index in range(side)]
+    targets = [min(first + side + index, last) for index in range(side)]
+
+    def mixed(source: int, target: int) -> torch.Tensor:
+        code = mixer(bank.codes[source : source + 1], bank.codes[target : target + 1])
+        return nets.generator.synthesize(code, size=128)
+
+    cells = [[mixed(source, target) for source in sources] for target in targets]
+    draw_sheet([bank.image(i) for i in sources], [bank.image(i) for i in targets], cells, path)
+
+
+def run_mixer(
+    folder: Path,
+    options: MixerOptions,
+    bank_options: BankOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    form: str = "gated",
+    sheet_every: int = 250,
+    networks: Networks | None = None,
+) -> Path:
+    """Train a mixer; gives the path of its weights.
+
+    :param sheet_every: steps between sample sheets; 0 makes only the one at the end.
+    """
+    if form not in ("gated", "residual"):
+        raise UsageError(f"form: expected gated or residual, got {form!r}")
+    if bank_options.faces <= options.held_out + 1:
+        raise UsageError(
+            f"faces: expected more than held_out + 1 = {options.held_out + 1}, got {bank_options.faces}"
+        )
+    open_folder(folder, f"mixer-{form}", options)
+    nets = networks or load_networks(device)
+    bank = load_bank(nets, folder, faces=bank_options.faces, seed=bank_options.bank_seed, log=log)
+    torch.manual_seed(options.seed)
+    n_styles = nets.generator.n_styles
+    mixer = (GatedMixer(n_styles) if form == "gated" else ResidualMixer(n_styles)).to(device)
+    output = folder / f"mixer-{form}.safetensors"
+    first = len(bank) - options.held_out
+
+    def sheet(step: int) -> None:
+        if sheet_every and step % sheet_every == 0:
+            mixer_sheet(nets, bank, mixer, folder / f"mixer-{form}-{step:06d}.png", first=first)
+
+    line = CurveLog(folder, output.stem, log, writes_csv=False, on_step=sheet)
+    train_mixer(nets, bank, mixer, output, options, log=line)
+    mixer_sheet(nets, bank, mixer, folder / f"mixer-{form}-sheet.png", first=first)
+    pairs = min(32, options.held_out)
+    if options.held_out >= 2:
+        found = evaluate_mixer(nets, bank, mixer, pairs=pairs, first=first)
+        log("unseen pairs: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    return output
+
+
+def run_encoder(
+    folder: Path,
+    options: EncoderOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    networks: Networks | None = None,
+) -> Path:
+    """Train the encoder; gives the path of its weights."""
+    if options.samples % options.shard or options.samples <= options.held_out:
+        raise UsageError(
+            f"samples: expected a multiple of shard ({options.shard}) above held_out, got {options.samples}"
+        )
+    open_folder(folder, "encoder", options)
+    nets = networks or load_networks(device)
+    features = FaceFeatures(nets.identity, nets.meshes)
+    rows, codes = collect(nets.generator, features, folder / "encoder-samples", options, log=log)
+    output = folder / "encoder.safetensors"
+    line = CurveLog(folder, "encoder", log)
+    w_avg = nets.generator.w_avg.cpu()
+    train_encoder(rows, codes, w_avg, nets.generator.n_styles, output, options, log=line)
+    return output
+
+
+def run_heads(folder: Path, options: HeadsOptions, *, device: torch.device, log: Log) -> Path:
+    """Distil the heads of the cheap paths; gives the path of their weights."""
+    open_folder(folder, "rgb-heads", options)
+    generator = MobileStyleGAN.load(weights.locate("mobilestylegan")).to(device)
+    output = folder / "rgb-heads.safetensors"
+    found = train_heads(generator, output, options, log=CurveLog(folder, "rgb-heads", log))
+    log("unseen codes: " + ", ".join(f"{size} px {value:.2f} dB" for size, value in found.items()))
+    return output
+
+
+def run_directions(
+    folder: Path,
+    options: DirectionsOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    networks: Networks | None = None,
+) -> Path:
+    """Fit latent directions; gives the path of their file."""
+    open_folder(folder, "directions", options)
+    nets = networks or load_networks(device)
+    bank = load_bank(nets, folder, faces=options.faces, seed=options.seed, log=log)
+    output = folder / "directions.safetensors"
+    train_directions(nets.generator, nets.meshes, bank, output, options, log=log)
+    return output
+
+
+def run_analysis(
+    folder: Path,
+    options: AnalysisOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    networks: Networks | None = None,
+) -> Path:
+    """Measure what the styles carry; gives the path of the table."""
+    open_folder(folder, "analysis", options)
+    nets = networks or load_networks(device)
+    bank = load_bank(nets, folder, faces=options.faces, seed=options.seed, log=log)
+    results = analyse_styles(nets, bank, options, log=log)
+    return write_analysis(results, folder)[1]
