@@ -104,11 +104,11 @@ class CompositeConfig:
 
     regions: str = "face"
     """Comma-separated face regions that are swapped: face, or skin, eyes, brows, nose, mouth."""
-    erode: float = 0.0
+    erode: float = -12.0
     """Shrinks the mask (negative: grows it), in pixels of a 1024 crop."""
     feather: float = 40.0
     """Width of the soft edge in pixels of a 1024 crop."""
-    color: Literal["none", "lab", "blocks"] = "lab"
+    color: Literal["none", "lab", "blocks"] = "blocks"
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
@@ -126,8 +126,6 @@ class RunConfig:
     """``auto``, ``cpu`` or ``cuda``."""
     threads: int = 0
     """Threads for the networks; 0 chooses."""
-    size: int = 1024
-    """Side of the regenerated face in pixels."""
     video: VideoConfig = field(default_factory=VideoConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)

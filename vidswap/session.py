@@ -33,6 +33,13 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @dataclass(frozen=True)
 class Session:
     """Everything that is loaded once: networks, device, caches."""
@@ -41,7 +48,9 @@ class Session:
 
     @cached_property
     def device(self) -> torch.device:
-        threads = self.config.threads or max(1, min(8, len(os.sched_getaffinity(0))))
+        # Half the cores: inversion and drawing run side by side, each on a thread of its own, and two
+        # networks that share all cores wait for each other's threads more than they gain.
+        threads = self.config.threads or max(1, min(8, _cores() // 2))
         torch.set_num_threads(threads)
         return choose_device(self.config.device)
 

@@ -38,6 +38,8 @@ _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
+_HALVE_BELOW = 0.6
+"""Quads smaller than this share of the generator's size are worked on at half of it."""
 
 
 @dataclass(frozen=True)
@@ -343,21 +345,26 @@ class Regenerate:
             inversion = None
             if config.composite.occlusion:
                 inversion = to_image(generator.synthesize(target, size=config.inversion.fast_size))
-            swap = Swap(self._draw(mixed, face.solid), face.solid, face.quad, face.face.track_id)
+            image = self._draw(mixed, face.solid, quad_size_px(face.quad))
+            swap = Swap(image, face.solid, face.quad, face.face.track_id)
             made.append(replace(face, swap=swap, inversion=inversion))
         return work.with_faces(made)
 
-    def _draw(self, code: torch.Tensor, mask: np.ndarray) -> np.ndarray:
-        """The new face ``[1024, 1024, 3]``; what lies far outside the mask repeats the edge."""
+    def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
+        """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
+
+        S is the generator's size, halved where the frame shows the face smaller than that anyway.
+        """
         generator = self.session.generator
+        halve = quad_px < _HALVE_BELOW * generator.resolution
+        size = generator.resolution // 2 if halve else generator.resolution
         window = mask_window(mask)
         if window is None:
-            return np.zeros((generator.resolution, generator.resolution, 3), np.float32)
-        part = to_image(generator.synthesize(code, window=window))
-        pixels = generator.resolution // TILES
-        left, top, right, bottom = (edge * pixels for edge in window)
-        around = ((top, generator.resolution - bottom), (left, generator.resolution - right), (0, 0))
-        return np.pad(part, around, mode="edge")
+            return np.zeros((size, size, 3), np.float32)
+        drawn = generator.synthesize(code, window=window)
+        part = to_image(torch.nn.functional.avg_pool2d(drawn, 2) if halve else drawn)
+        left, top, right, bottom = (edge * size // TILES for edge in window)
+        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
 
 
 def mask_window(mask: np.ndarray) -> tuple[int, int, int, int] | None:

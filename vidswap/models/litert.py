@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidswap.errors import WeightsError
+
+
+_redirect = threading.Lock()
+
+
+@contextmanager
+def _quiet_native_code() -> Iterator[None]:
+    """Keeps what native code writes to stderr (a line a network) off the user's screen.
+
+    Errors of the runtime reach us as exceptions. Where there is no stderr to redirect (a service),
+    nothing is done.
+    """
+    with _redirect:
+        try:
+            kept = os.dup(2)
+        except OSError:
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class LiteRTModel:
@@ -32,8 +60,9 @@ class LiteRTModel:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            interpreter = Interpreter(model_path=str(path), num_threads=threads)
-            interpreter.allocate_tensors()
+            with _quiet_native_code():
+                interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                interpreter.allocate_tensors()
             inputs = interpreter.get_input_details()
         except (ValueError, RuntimeError) as error:
             raise WeightsError(
