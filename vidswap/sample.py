@@ -151,7 +151,10 @@ class Backdrop:
         self._y = (np.arange(height, dtype=np.float32) + 0.5) / max(size_wh)
 
     def at(self, t: float, shift_xy: tuple[float, float]) -> FloatArray:
-        """The backdrop ``[H, W, 3]`` in [0, 1]; ``shift_xy`` is the camera's, in sides of the picture."""
+        """The backdrop ``[H, W, 3]`` in [0, 1].
+
+        :param shift_xy: the camera's, in sides of the picture.
+        """
         picture = self._wall.copy()
         for place, drift, radius, light in zip(
             self._place, self._drift, self._radius, self._light, strict=True
@@ -210,7 +213,7 @@ class _Stage:
 
 @torch.no_grad()
 def _settled(session: Session, directions: Directions, seed: int) -> tuple[Tensor, FloatArray]:
-    """The code of a person looking at the camera with the mouth shut and the eyes open, and the mesh."""
+    """The code of a person who faces the camera, mouth shut and eyes open, and the mesh."""
     generator = session.generator
     paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
     meshes = AlignedMesh.load(*paths, refine_eyes=True).to(session.device)
@@ -244,7 +247,7 @@ def _quad(
     across = side * np.array([np.cos(angle), np.sin(angle)])
     below = side * np.array([-np.sin(angle), np.cos(angle)])
     # The lower edge stays below the picture, so that nobody floats.
-    middle = np.array([width / 2 + right * side, height - 0.5 * side + (0.06 + down) * side])
+    middle = np.array([width / 2 + right * side, height - 0.5 * side + (0.03 + down) * side])
     corners = ((-0.5, -0.5), (-0.5, 0.5), (0.5, 0.5), (0.5, -0.5))
     return np.array([middle + u * across + v * below for u, v in corners], np.float32)
 

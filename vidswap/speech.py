@@ -1,7 +1,7 @@
 """A made-up voice: syllables, the mouth that goes with them, and their sound.
 
-Additive synthesis: harmonics of a gliding pitch, weighted by the resonances (formants) of the vowel that
-is being said. It says nothing; it only moves in time with the mouth.
+Additive synthesis: harmonics of a gliding pitch, weighted by the resonances (formants) of the vowel
+that is being said. It says nothing; it only moves in time with the mouth.
 """
 
 from __future__ import annotations

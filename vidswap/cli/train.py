@@ -95,7 +95,8 @@ def _built(options: type, named: dict[str, Any]) -> Any:
                 values[field.name] = tuple(int(part) for part in values[field.name].split(","))
             except ValueError as error:
                 raise click.UsageError(
-                    f"--{field.name}: expected whole numbers such as 128,256, got {values[field.name]!r}"
+                    f"--{field.name}: expected whole numbers such as 128,256, "
+                    f"got {values[field.name]!r}"
                 ) from error
     return options(**values)
 
@@ -141,9 +142,16 @@ def _mixer(
 
 def _mixer_options(command: Callable) -> Callable:
     for option in (
-        click.option("--sheet-every", type=int, default=250, show_default=True, help="Steps between sample sheets."),
-        click.option("--bank-seed", type=int, default=11, show_default=True, help="Seed of the bank of faces."),
-        click.option("--faces", type=int, default=2200, show_default=True, help="Faces of the bank."),
+        click.option(
+            "--sheet-every", type=int, default=250, show_default=True,
+            help="Steps between sample sheets.",
+        ),
+        click.option(
+            "--bank-seed", type=int, default=11, show_default=True, help="Seed of the bank.",
+        ),
+        click.option(
+            "--faces", type=int, default=2200, show_default=True, help="Faces of the bank.",
+        ),
         click.option(
             "--form", type=click.Choice(("gated", "residual")), default="gated", show_default=True,
             help="Form of the network.",

@@ -1,7 +1,7 @@
 """Which styles carry what: swap only some styles of pairs of faces and measure what came along.
 
-The layer analysis of LatentSwap (arXiv 2402.18351) for this generator. A *share* is how far a measure
-went from the target towards the source: 0 the target's, 1 the source's.
+The layer analysis of LatentSwap (arXiv 2402.18351) for this generator. A *share* is how far a
+measure went from the target towards the source: 0 the target's, 1 the source's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of a training run: curves from its CSV, sheets of samples, shares by style. Pillow only."""
+"""Pictures of a training run: curves from its CSV, sheets of samples, shares by style."""
 
 from __future__ import annotations
 
@@ -88,9 +88,15 @@ def _panel(
 
 
 def draw_sheet(
-    top: Sequence[Tensor], side: Sequence[Tensor], cells: Sequence[Sequence[Tensor]], path: Path
+    top: Sequence[Tensor],
+    side: Sequence[Tensor],
+    cells: Sequence[Sequence[Tensor]],
+    path: Path,
 ) -> None:
-    """Sources across, targets down, mixed faces in the cells; images ``[1, 3, S, S]`` in [-1, 1]."""
+    """Sources across, targets down, mixed faces in the cells.
+
+    Images are ``[1, 3, S, S]`` in [-1, 1].
+    """
     blank = torch.ones_like(top[0])
     rows = [torch.cat([blank, *top], 3)]
     rows += [torch.cat([first, *row], 3) for first, row in zip(side, cells, strict=True)]

@@ -1,10 +1,11 @@
 """Latent directions of pose and expression, in closed form from a bank of generated faces.
 
-Ridge regression gives, for each measure of the mesh (yaw, mouth opening, ...), the linear functional of
-the code that predicts it. In coordinates where W is white, the smallest change of the code that moves one
-measure and holds the others, identity (principal components of the embedding) and the look of the
-picture (those of a thumbnail) is then one small linear system. Compare InterFaceGAN (arXiv 2005.09635),
-which takes normals of classifiers and projects them off one another.
+Ridge regression gives, for each measure of the mesh (yaw, mouth opening, ...), the linear
+functional of the code that predicts it. In coordinates where W is white, the smallest change of the
+code that moves one measure and holds the others, identity (principal components of the embedding)
+and the look of the picture (those of a thumbnail) is then one small linear system. Compare
+InterFaceGAN (arXiv 2005.09635), which takes normals of classifiers and projects them off one
+another.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class DirectionsOptions:
 
 
 def face_measures(mesh: Tensor, iris: Tensor) -> Tensor:
-    """The measures of :data:`UNITS`, ``[B, 8]``, of meshes ``[B, 468, 3]`` and irises ``[B, 2, 5, 2]``."""
+    """The measures of :data:`UNITS`, ``[B, 8]``.
+
+    :param mesh: ``[B, 468, 3]``. :param iris: ``[B, 2, 5, 2]``.
+    """
     rotation = shape.head_rotation(mesh)
     centred = mesh - mesh[:, list(_OUTER_CORNERS)].mean(1, keepdim=True)
     # The face turned to the front, so that a nod is no smile and no frown.
@@ -124,7 +128,7 @@ def _functionals(x: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 
 def _styles_in_use(weight: Tensor, floor: float) -> Tensor:
-    """Which styles carry a measure, bool ``[n_styles]``: those above the noise of the regression."""
+    """Which styles carry a measure, bool ``[n_styles]``: those above the regression's noise."""
     noise = weight.sort().values[: max(1, len(weight) // 4)].mean()
     return weight > floor * noise
 
@@ -208,7 +212,7 @@ def calibrate(
     *,
     rounds: int = 2,
 ) -> dict[str, Tensor]:
-    """Scale directions so that a step of 1.0 moves its own measure by one unit, on faces of their own."""
+    """Scale directions so that a step of 1.0 moves its own measure by one unit."""
     codes = torch.cat([generator.sample(90_000 + seed) for seed in range(options.calibrate_on)])
     codes = codes[:, None].repeat(1, generator.n_styles, 1)
     scaled = dict(directions)
@@ -229,7 +233,7 @@ def identity_shift(
     *,
     step: float = 1.0,
 ) -> dict[str, float]:
-    """Mean distance of the identity embedding that a step moves a face by (different people: 0.75)."""
+    """Mean distance that a step moves the identity embedding by (different people: 0.75)."""
     moved = {}
     embed = [identity.embed_aligned(generator.synthesize(code[None], size=128)) for code in codes]
     for name, direction in directions.items():

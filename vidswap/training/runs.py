@@ -1,7 +1,7 @@
 """Training runs from end to end: fetched weights and options in, a folder with all that came out.
 
-A run's folder holds its weights, its checkpoint (from which the same command goes on), the CSV and PNG
-of its curves, and what was computed once (bank, samples).
+A run's folder holds its weights, its checkpoint (from which the same command goes on), the CSV and
+PNG of its curves, and what was computed once (bank, samples).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class CurveLog:
 def mixer_sheet(
     nets: Networks, bank: Bank, mixer: torch.nn.Module, path: Path, *, first: int, side: int = 5
 ) -> None:
-    """Sources across, targets down, mixed faces in the cells; faces from ``first`` on of the bank."""
+    """Sources across, targets down, mixed faces in the cells; faces of the bank from ``first``."""
     last = len(bank) - 1
     sources = [min(first + index, last) for index in range(side)]
     targets = [min(first + side + index, last) for index in range(side)]
@@ -162,7 +162,8 @@ def run_mixer(
         raise UsageError(f"form: expected gated or residual, got {form!r}")
     if bank_options.faces <= options.held_out + 1:
         raise UsageError(
-            f"faces: expected more than held_out + 1 = {options.held_out + 1}, got {bank_options.faces}"
+            f"faces: expected more than held_out + 1 = {options.held_out + 1}, "
+            f"got {bank_options.faces}"
         )
     open_folder(folder, f"mixer-{form}", options)
     nets = networks or load_networks(device)
@@ -198,7 +199,8 @@ def run_encoder(
     """Train the encoder; gives the path of its weights."""
     if options.samples % options.shard or options.samples <= options.held_out:
         raise UsageError(
-            f"samples: expected a multiple of shard ({options.shard}) above held_out, got {options.samples}"
+            f"samples: expected a multiple of shard ({options.shard}) above held_out, "
+            f"got {options.samples}"
         )
     open_folder(folder, "encoder", options)
     nets = networks or load_networks(device)
