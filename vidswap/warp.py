@@ -64,14 +64,15 @@ def crop(
     reduction = quad_size_px(quad) / size
     planes, scale_xy = _reduced(_to_planes(part), reduction)
     x, y = _map_grid(matrix, size, size)
-    inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-    all_inside = bool(inside.all())
+    # The image is convex: with its corners, all of the quad lies inside.
+    all_inside = bool((quad >= 0).all() and (quad <= (width, height)).all())
     padding = "border" if all_inside or not extend else "reflection"
     out = _sample(
         planes, (x - offset_xy[0]) * scale_xy[0], (y - offset_xy[1]) * scale_xy[1], mode, padding
     )
     if all_inside:
         return _to_image(out), None
+    inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
     if extend:
         out = _blur_outside(out, inside)
     return _to_image(out), inside.to(torch.float32).numpy()

@@ -37,6 +37,8 @@ def is_cut(previous_small_rgb: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> boo
     """
     before, now = small_rgb(previous_small_rgb), small_rgb(rgb)
     colors = color_difference(before, now)
+    if colors <= min(least for least, _ in _LIMITS):
+        return False  # nearly every frame of a clip ends here
     structure = structure_match(before, now)
     return any(
         colors > least_colors and structure < most_structure
