@@ -18,6 +18,7 @@ from torch.nn import functional
 from vidswap.models.encoder import FaceFeatures, LatentMap
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.training.augment import augment
+from vidswap.training.bank import Bank
 from vidswap.training.checkpoint import save_weights
 from vidswap.training.sampling import LatentSampler
 
@@ -47,14 +48,25 @@ def collect(
     options: EncoderOptions,
     *,
     log: Callable[[str], None],
+    bank: Bank | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Features ``[N, D]`` of augmented samples and their codes ``[N, n_styles * 512]``, half precision.
 
     Written in shards as they come, so that an interrupted run goes on where it was.
+
+    :param bank: faces that are drawn already; each is seen twice, augmented differently.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Tensor] = []
     codes: list[Tensor] = []
+    if bank is not None:
+        path = folder / f"encoder-{options.seed}-bank.safetensors"
+        if not path.exists():
+            save_file(_from_bank(generator, features, options, bank), path)
+            log(f"samples: {2 * len(bank)} from the bank")
+        part = load_file(path)
+        rows.append(part["features"])
+        codes.append(part["codes"])
     for shard in range(options.samples // options.shard):
         path = folder / f"encoder-{options.seed}-{shard:04d}.safetensors"
         if not path.exists():
@@ -64,6 +76,18 @@ def collect(
         rows.append(part["features"])
         codes.append(part["codes"])
     return torch.cat(rows), torch.cat(codes)
+
+
+def _from_bank(
+    generator: MobileStyleGAN, features: FaceFeatures, options: EncoderOptions, bank: Bank
+) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(options.seed)
+    rows, codes = [], []
+    for _ in range(2):
+        for index in range(len(bank)):
+            rows.append(features(augment(bank.image(index), random))[0].half())
+            codes.append((bank.codes[index] - generator.w_avg.cpu()).flatten().half())
+    return {"features": torch.stack(rows), "codes": torch.stack(codes)}
 
 
 def _shard(
