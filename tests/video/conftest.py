@@ -86,9 +86,10 @@ class ClipMaker:
                 native.pts, native.time_base = time, time_base
                 out.mux(video.encode(native))
             out.mux(video.encode(None))
-            seconds = float((pts[-1] + 1) * time_base) if pts[-1] * time_base < 30 else 1.0
+            begin = float(pts[0] * time_base)
+            seconds = float((pts[-1] + 1 - pts[0]) * time_base)
             for (frequency, _), stream in zip(tones, audio, strict=True):
-                _write_tone(out, stream, frequency, seconds)
+                _write_tone(out, stream, frequency, begin, seconds)
             if words is not None:
                 _write_words(out, words)
         return path
@@ -113,13 +114,21 @@ def _add_audio(out: av.container.OutputContainer, tone: Tone) -> av.AudioStream:
     return stream
 
 
-def _write_tone(out: av.container.OutputContainer, stream: av.AudioStream, hz: int, seconds: float) -> None:  # noqa: E501
+def _write_tone(
+    out: av.container.OutputContainer,
+    stream: av.AudioStream,
+    hz: int,
+    begin: float,
+    seconds: float,
+) -> None:
     rate = 48000
+    first = round(begin * rate)
     times = np.arange(int(seconds * rate)) / rate
     wave = (0.2 * np.sin(2 * np.pi * hz * times)).astype(np.float32)
     for start in range(0, len(wave), 960):
         frame = av.AudioFrame.from_ndarray(wave[None, start : start + 960], "flt", "mono")
-        frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+        frame.sample_rate, frame.pts = rate, first + start
+        frame.time_base = Fraction(1, rate)
         out.mux(stream.encode(frame))
     out.mux(stream.encode(None))
 

@@ -115,5 +115,8 @@ def test_awkward_names_are_only_names(make_clip, tmp_path, name):
 
 def test_empty_range_is_said(make_clip):
     clip = make_clip(frames=5)
-    with pytest.raises(InputError, match="no frame from 9"), open_frames(clip, start_seconds=9) as f:
-        next(f)
+    with (
+        pytest.raises(InputError, match="no frame from 9"),
+        open_frames(clip, start_seconds=9) as frames,
+    ):
+        next(frames)

@@ -35,11 +35,14 @@ def test_a_jump_back_goes_on_from_where_it_was():
 
 def test_shift_of_outputs():
     mp4 = "mov,mp4,m4a,3gp,3g2,mj2"
-    assert output_shift(mp4, Fraction(0)) == 0
-    assert output_shift(mp4, Fraction(3)) == 0
-    assert output_shift("matroska,webm", Fraction(-1, 2)) == Fraction(1, 2)
-    assert output_shift("mpegts", Fraction(1000)) == -1000
-    assert output_shift(mp4, Fraction(0), trimmed_from_seconds=Fraction(7, 10)) == Fraction(-7, 10)
+    early = Fraction(-1, 40)
+    assert output_shift(mp4, Fraction(0), Fraction(0)) == 0
+    assert output_shift(mp4, Fraction(3), Fraction(4)) == 0
+    assert output_shift("matroska,webm", early, Fraction(0)) == 0
+    assert output_shift("matroska,webm", Fraction(-1, 2), Fraction(-1, 2)) == Fraction(1, 2)
+    assert output_shift("mpegts", Fraction(1000), Fraction(1001)) == -1000
+    cut = Fraction(7, 10)
+    assert output_shift(mp4, early, Fraction(0), trimmed_from_seconds=cut) == -cut
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidswap.records import Frame
-from vidswap.video.pixels import planes_to_native
-from vidswap.video.regions import read_region
+from vidswap.video.pixels import planes_to_native, require_storage
+from vidswap.video.regions import read_region, shrink
 
 # Flags of FFmpeg's scaler. Without the accurate ones its RGB comes out 1 to 2 codes too dark.
 SWS_BICUBIC, SWS_AREA = 0x4, 0x20
@@ -29,10 +29,14 @@ def read_rgb8(
     scale = min(1.0, max_side / max(width, height)) if max_side else 1.0
     out_w, out_h = max(1, round(width * scale)), max(1, round(height * scale))
     stored_wh = (out_h, out_w) if frame.rotation in (90, 270) else (out_w, out_h)
-    native = frame.native if frame.native is not None else planes_to_native(frame)
-    rgb = _scaled_rgb(native, frame, stored_wh)
-    rgb = np.ascontiguousarray(np.rot90(rgb, -frame.rotation // 90))
-    return rgb, (out_w / width, out_h / height)
+    if require_storage(frame.layout.name).kind == "gray":
+        # The scaler takes every grey for full range.
+        exact = shrink(display_rgb(frame), max(out_w, out_h))
+        rgb = np.rint(np.clip(exact, 0, 1) * 255).astype(np.uint8)
+    else:
+        native = frame.native if frame.native is not None else planes_to_native(frame)
+        rgb = np.rot90(_scaled_rgb(native, frame, stored_wh), -frame.rotation // 90)
+    return np.ascontiguousarray(rgb), (rgb.shape[1] / width, rgb.shape[0] / height)
 
 
 def _scaled_rgb(native: Any, frame: Frame, size_wh: tuple[int, int]) -> NDArray[np.uint8]:

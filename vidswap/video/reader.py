@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from itertools import chain
 from typing import Any
 
@@ -140,12 +139,11 @@ def _still_frames(
     info: VideoInfo, start: float | None, end: float | None
 ) -> Iterator[Frame]:
     files = info.files or (info.path,)
+    first = seconds_to_pts(start or 0, info.time_base)
+    stop = len(files) if end is None else seconds_to_pts(end, info.time_base)
     index = 0
     for pts, file in enumerate(files):
-        seconds = pts * info.time_base
-        if (start is not None and seconds < Fraction(start)) or (
-            end is not None and seconds >= Fraction(end)
-        ):
+        if not first <= pts < stop:
             continue
         yield images.read_image(file, index=index, pts=pts, time_base=info.time_base)
         index += 1

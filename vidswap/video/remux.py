@@ -198,7 +198,8 @@ class _Joint(PartialOutput):
         assert self.info is not None
         return output_shift(
             self.info.container,
-            min(self.info.start_seconds, first),
+            self.info.start_seconds,
+            first,
             trimmed_from_seconds=first if start else None,
         )
 

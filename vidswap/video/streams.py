@@ -31,6 +31,8 @@ class CopiedStream:
     """Stream of the output."""
     converts: tuple[str, str] | None = None
     """Text codecs of target and output, where subtitles have to change."""
+    is_timed_text: bool = False
+    """MP4's own subtitles, which hold an empty packet where nothing is shown."""
     last_dts: int | None = None
     jump: int = 0
 
@@ -56,6 +58,8 @@ class CopiedStream:
             return None
         if high is not None and begin >= high:
             return None
+        if self.is_timed_text and not any(bytes(packet)):
+            return None  # silence between two texts; the muxer writes its own
         if self.converts is not None:
             packet = converted(packet, *self.converts)
             if packet is None:
@@ -152,7 +156,7 @@ def _add(
         {key: value for key, value in stream.metadata.items() if not _is_stale(key)}
     )
     out.disposition = stream.disposition
-    return CopiedStream(stream.index, out, converts)
+    return CopiedStream(stream.index, out, converts, is_timed_text=name == "mov_text")
 
 
 def _attach_cover(container: Any, stream: Any, info: VideoInfo, name: str) -> None:

@@ -58,22 +58,25 @@ class MonotonicClock:
 def output_shift(
     container: str,
     start_seconds: Fraction,
+    first_frame_seconds: Fraction,
     *,
     trimmed_from_seconds: Fraction | None = None,
 ) -> Fraction:
     """Seconds to add to all times of a target when it is written anew.
 
     A trimmed clip starts at 0. Otherwise times stay as they are, except where an output container
-    could not hold them (before 0) or where they say nothing (a broadcast clock).
+    could not hold them (pictures before 0) or where they say nothing (a broadcast clock). Sound
+    a little before 0 is usual, and is kept by an edit list.
 
     :param container: name of the target's container.
     :param start_seconds: earliest time of its streams.
+    :param first_frame_seconds: time of its first picture.
     :param trimmed_from_seconds: time of the first frame that is kept, when the clip is cut.
     """
     if trimmed_from_seconds is not None:
         return -trimmed_from_seconds
-    if start_seconds < 0 or set(container.split(",")) & _FREE_RUNNING:
-        return -start_seconds
+    if first_frame_seconds < 0 or set(container.split(",")) & _FREE_RUNNING:
+        return -min(start_seconds, first_frame_seconds)
     return Fraction(0)
 
 
