@@ -80,7 +80,8 @@ def test_smoothing_of_quads_takes_out_jitter_and_no_straight_motion() -> None:
 
 
 def test_smoothing_never_reaches_over_a_cut_or_into_another_track() -> None:
-    works = [work(i, shift=0.0, shot=0) for i in range(5)] + [work(5 + i, shift=500.0, shot=1) for i in range(5)]
+    works = [work(i, shift=0.0, shot=0) for i in range(5)]
+    works += [work(5 + i, shift=500.0, shot=1) for i in range(5)]
     out = run(FixedLagStage(2, smooth_quads(1.0)), works)
     assert [round(made.faces[0].quad[0, 0], 6) for made in out] == [0.0] * 5 + [500.0] * 5
     works = [work(i, shift=100.0 * (i % 2), track=i % 2) for i in range(8)]

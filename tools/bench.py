@@ -166,7 +166,8 @@ def report(results: dict[str, dict]) -> str:
     codec, swap, inversion = results["codec"], results["swap"], results["inversion"]
     lines = [
         f"| part | seconds a frame | against decode + encode | peak MB |\n|---|---|---|---|\n"
-        f"| decode + encode alone | {codec['seconds_per_frame']:.3f} | 1.0 | {codec['peak_memory_mb']:.0f} |\n"
+        f"| decode + encode alone | {codec['seconds_per_frame']:.3f} | 1.0 | "
+        f"{codec['peak_memory_mb']:.0f} |\n"
         f"| swap, all {swap['frames']} frames | {swap['seconds_per_frame']:.3f} | "
         f"{swap['seconds_per_frame'] / codec['seconds_per_frame']:.1f} | {swap['peak_memory_mb']:.0f} |\n"
         f"| swap, after the first frame | {swap['seconds_per_following_frame']:.3f} | "

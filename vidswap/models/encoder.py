@@ -102,7 +102,9 @@ def load_latent_map(path: Path) -> LatentMap:
     return latents.eval().requires_grad_(False)
 
 
-def load_encoder(path: Path, locate: Callable[[str], Path], identity: DlibIdentity | None = None) -> FaceEncoder:
+def load_encoder(
+    path: Path, locate: Callable[[str], Path], identity: DlibIdentity | None = None
+) -> FaceEncoder:
     """The whole encoder: the trained part at ``path``, the frozen networks through ``locate``."""
     identity = identity or DlibIdentity.load(locate("dlib-resnet"))
     meshes = AlignedMesh.load(locate("facemesh-torch"), locate("iris-torch"), refine_eyes=True)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from vidswap.errors import WeightsError
 
-
 _redirect = threading.Lock()
 
 

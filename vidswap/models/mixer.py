@@ -46,7 +46,12 @@ class GatedMixer(nn.Module):
     form = "gated"
 
     def __init__(
-        self, n_styles: int = 23, w_dim: int = 512, hidden: int = 176, *, identity_styles: tuple[int, int] = (5, 13)
+        self,
+        n_styles: int = 23,
+        w_dim: int = 512,
+        hidden: int = 176,
+        *,
+        identity_styles: tuple[int, int] = (5, 13),
     ) -> None:
         super().__init__()
         self.n_styles, self.w_dim, self.hidden = n_styles, w_dim, hidden

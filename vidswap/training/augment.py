@@ -1,4 +1,7 @@
-"""What footage does to a face and the generator does not: blur, noise, compression, colour, misalignment, occluders."""
+"""What footage does to a face and the generator does not.
+
+Blur, noise, compression, colour, misalignment, occluders.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,8 @@ def _occluded(image: Tensor, random: torch.Generator, between) -> Tensor:
     angle = between(0, math.pi)
     u = (x - between(0.25, 0.75)) * math.cos(angle) + (y - between(0.3, 0.9)) * math.sin(angle)
     v = -(x - 0.5) * math.sin(angle) + (y - 0.6) * math.cos(angle)
-    inside = torch.sigmoid((between(0.05, 0.16) - u.abs()) * 60) * torch.sigmoid((between(0.15, 0.5) - v.abs()) * 60)
+    inside = torch.sigmoid((between(0.05, 0.16) - u.abs()) * 60)
+    inside = inside * torch.sigmoid((between(0.15, 0.5) - v.abs()) * 60)
     color = torch.rand(1, 3, 1, 1, generator=random) * 2 - 1
     texture = color + 0.1 * torch.randn(1, 3, size, size, generator=random)
     return torch.lerp(image, texture, inside[None, None])

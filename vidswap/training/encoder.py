@@ -106,7 +106,9 @@ def _shard(
 
 
 @torch.no_grad()
-def solve_linear(rows: Tensor, codes: Tensor, w_avg: Tensor, n_styles: int, options: EncoderOptions) -> LatentMap:
+def solve_linear(
+    rows: Tensor, codes: Tensor, w_avg: Tensor, n_styles: int, options: EncoderOptions
+) -> LatentMap:
     """The closed-form part: principal components of the codes, ridge regression onto them."""
     latents = LatentMap(rows.shape[1], options.rank, options.hidden, n_styles)
     x, y = rows.float(), codes.float()
