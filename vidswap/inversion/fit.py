@@ -37,6 +37,7 @@ def fit_pivot(
     face: Tensor | None = None,
     rate_scale: float = 1.0,
     target_psnr: float | None = None,
+    correction: Tensor | None = None,
 ) -> FitResult:
     """Fit W+ to an aligned face.
 
@@ -45,6 +46,7 @@ def fit_pivot(
     :param steps: steps on the cheap path.
     :param full_steps: steps at the generator's full resolution after them.
     :param face: ``[1, 1, S, S]`` where the face is visible; see :func:`fit_target`.
+    :param correction: of the cheap path, see :func:`path_correction`.
     :param target_psnr: stop as soon as the face reaches this PSNR in dB.
     :return: the best code seen, never worse (in loss) than the start.
     """
@@ -61,9 +63,24 @@ def fit_pivot(
             generator, identity, target, code,
             size=size, steps=count, config=config,
             rate=config.learning_rate * scale * rate_scale, target_psnr=target_psnr,
+            correction=correction if size == config.fast_size else None,
         )  # fmt: skip
         spent += done
     return FitResult(code, psnr, spent)
+
+
+@torch.no_grad()
+def path_correction(generator: Generator, code: Tensor, size: int) -> Tensor:
+    """What the cheap path gets wrong at a code: the full picture, downsampled, minus the cheap one.
+
+    Fitting through the cheap path bends the code to make up for the errors of its head; they change
+    slowly with the code, so adding their difference at a nearby code takes them out (the space mapping
+    of multi-fidelity optimisation, Bandler et al., 1994).
+
+    :return: ``[1, 3, size, size]``.
+    """
+    full = area_downsample(generator.synthesize(code), size)
+    return full - generator.synthesize(code, size=size)
 
 
 def _descend(
@@ -77,12 +94,15 @@ def _descend(
     config: InversionConfig,
     rate: float,
     target_psnr: float | None,
+    correction: Tensor | None,
 ) -> tuple[Tensor, float, int]:
     code = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([code], lr=rate * float(generator.w_std), betas=(0.9, 0.95))
     best, best_loss, best_psnr, step = start, float("inf"), float("nan"), 0
     for step in range(1, steps + 2):
         made = generator.synthesize(code, size=size)
+        if correction is not None:
+            made = made + correction
         loss = reconstruction_loss(made, target, identity)
         loss = loss + config.w_pull * w_pull(code, generator.w_avg, generator.w_std)
         if float(loss.detach()) < best_loss:
