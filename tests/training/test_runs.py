@@ -59,7 +59,7 @@ def _linear_bank(count: int) -> tuple[Bank, torch.Tensor]:
 
 
 def test_a_known_direction_is_found_again() -> None:
-    bank, truth = _linear_bank(160)
+    bank, truth = _linear_bank(600)
     options = DirectionsOptions(components=512, identity_components=4, look_components=2)
     directions, explained = fit_directions(bank, _Linear(), options)  # type: ignore[arg-type]
     assert set(directions) == set(UNITS)

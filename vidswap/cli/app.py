@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": ("vidswap.cli.evaluate:evaluate_command", "Measure an output beside its target."),
     "verify": ("vidswap.cli.verify:verify_command", "Say how a file is marked as synthetic."),
     "sample": ("vidswap.cli.sample:sample_command", "Make a clip of a person who does not exist."),
+    "train": ("vidswap.cli.train:train_group", "Make the package's own weights again."),
     "weights": (
         "vidswap.cli.weights:weights_group",
         "Show, fetch and check the networks' weights.",

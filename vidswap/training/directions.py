@@ -61,7 +61,11 @@ class DirectionsOptions:
     nuisance: float = 0.5
     """How strongly those are held, beside the other measures' 1."""
     floor: float = 1.6
-    """Styles that hold more than this many times the weight of the emptiest ones are used."""
+    """Styles that hold more than this many times the weight of the emptiest ones may be used."""
+    peak: float = 0.4
+    """Of those, the ones with at least this share of the fullest one's weight are used."""
+    least: float = 0.15
+    """A measure that the codes explain less of than this gets no direction."""
     calibrate_on: int = 12
     """Faces on which step sizes are measured."""
 
@@ -127,10 +131,10 @@ def _functionals(x: Tensor, wanted: Tensor, ridge: float) -> Tensor:
     return x.T @ torch.linalg.solve(gram, wanted)
 
 
-def _styles_in_use(weight: Tensor, floor: float) -> Tensor:
+def _styles_in_use(weight: Tensor, options: DirectionsOptions) -> Tensor:
     """Which styles carry a measure, bool ``[n_styles]``: those above the regression's noise."""
     noise = weight.sort().values[: max(1, len(weight) // 4)].mean()
-    return weight > floor * noise
+    return weight > torch.maximum(options.floor * noise, options.peak * weight.max())
 
 
 @torch.no_grad()
@@ -145,33 +149,36 @@ def fit_directions(
     measures = face_measures(bank.meshes, bank.irises)
     mean, deviation = measures.mean(0), measures.std(0)
     measures = ((measures - mean) / deviation).clamp(-3, 3)
-    explained = _explained(x, measures, options)
     wanted = torch.cat((measures, _nuisances(bank, options)), 1)
+    explained = _explained(x, wanted, options)
     functionals = _functionals(x, wanted, options.ridge)
     n_styles = generator.n_styles
     by_style = functionals.view(n_styles, -1, wanted.shape[1])
     weight = by_style.square().sum(1)
-    strength = torch.full((wanted.shape[1],), options.nuisance)
-    strength[: len(UNITS)] = 1.0
+    # What cannot be predicted has a functional of noise: holding it would only add noise.
+    strength = explained.clamp(0, 1).sqrt()
+    strength[len(UNITS) :] *= options.nuisance
     directions = {}
     for index, name in enumerate(UNITS):
-        styles = _styles_in_use(weight[:, index], options.floor)
+        styles = _styles_in_use(weight[:, index], options)
         columns = by_style * styles[:, None, None]
         columns = columns.flatten(0, 1)
-        columns = strength * columns / columns.norm(dim=0).clamp_min(1e-9)
+        held = strength.clone()
+        held[index] = 1.0
+        columns = held * columns / columns.norm(dim=0).clamp_min(1e-9)
         gram = columns.T @ columns
         gram.diagonal().add_(0.02)
         change = columns @ torch.linalg.solve(gram, torch.eye(len(gram))[index])
         change = change.view(n_styles, -1) @ (axes * spread).T
         directions[name] = change * UNITS[name][0] / deviation[index]
-    return directions, explained
+    return directions, dict(zip(UNITS, explained.tolist(), strict=False))
 
 
-def _explained(x: Tensor, measures: Tensor, options: DirectionsOptions) -> dict[str, float]:
+def _explained(x: Tensor, wanted: Tensor, options: DirectionsOptions) -> Tensor:
+    """Share of the variance of each column that faces which were not fitted show, ``[K]``."""
     held = torch.arange(len(x)) % 10 == 0
-    made = x[held] @ _functionals(x[~held], measures[~held], options.ridge)
-    rest = (made - measures[held]).square().sum(0) / measures[held].square().sum(0)
-    return {name: 1 - float(value) for name, value in zip(UNITS, rest, strict=True)}
+    made = x[held] @ _functionals(x[~held], wanted[~held], options.ridge)
+    return 1 - (made - wanted[held]).square().sum(0) / wanted[held].square().sum(0)
 
 
 @torch.no_grad()
@@ -183,7 +190,9 @@ def effects(
     *,
     step: float = 1.0,
 ) -> Tensor:
-    """What each direction does to each measure, in units: mean of central differences ``[8, 8]``.
+    """What each direction does to each measure, in units: central differences ``[D, 8]``.
+
+    The median over the faces; columns in the order of :data:`UNITS`.
 
     :param codes: ``[B, n_styles, 512]``. :param step: to both sides.
     """
@@ -217,7 +226,8 @@ def calibrate(
     codes = codes[:, None].repeat(1, generator.n_styles, 1)
     scaled = dict(directions)
     for _ in range(rounds):
-        found = effects(generator, meshes, scaled, codes).diagonal()
+        columns = torch.tensor([list(UNITS).index(name) for name in scaled])
+        found = effects(generator, meshes, scaled, codes)[torch.arange(len(columns)), columns]
         # A direction that hardly acts is not blown up without bound.
         gains = (1 / found.clamp_min(0.25)).tolist()
         scaled = {name: gain * scaled[name] for gain, name in zip(gains, scaled, strict=True)}
@@ -259,8 +269,12 @@ def train_directions(
     for name, value in explained.items():
         styles = directions[name].abs().amax(1).nonzero().flatten().tolist()
         log(f"{name}: {value:.2f} of the variance of unseen faces explained; styles {styles}")
+    for name in [name for name, value in explained.items() if value < options.least]:
+        log(f"{name}: left out, the codes explain too little of it")
+        del directions[name]
     directions = calibrate(generator, meshes, directions, options)
     units = {name: {"step": unit, "measure": text} for name, (unit, text) in UNITS.items()}
+    units = {name: unit for name, unit in units.items() if name in directions}
     metadata = {
         "kind": "directions", "n_styles": str(generator.n_styles), "units": json.dumps(units),
         "faces": str(len(bank)), "seed": str(options.seed),
