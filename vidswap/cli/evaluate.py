@@ -47,7 +47,7 @@ _SHOWN_CLIP = (
 @click.option("--face", "track", type=int, help="Number of the face (see 'vidswap faces').")
 @click.option(
     "--distractors",
-    default="200",
+    default="100",
     show_default=True,
     help="How many people that do not exist join the gallery, or a folder of photos.",
 )

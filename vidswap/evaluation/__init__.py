@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage (``distractors``, ``frames``), what is done, and how much there is."""
 
 _JITTER_FLOOR = 1e-5
-_FLICKER_FLOOR = 1e-5
+_FLICKER_FLOOR = 1e-4
 _WARPING_FLOOR = 1e-7
 """Below these a clip counts as still: figures of pictures that were made, not filmed."""
 
@@ -53,7 +53,7 @@ class EvaluationOptions:
     """Time of the first frame no longer looked at."""
     track: int | None = None
     """Which face, as ``vidswap faces`` numbers them; None the largest."""
-    distractors: int | Path = 200
+    distractors: int | Path = 100
     """People that do not exist in the gallery of the retrieval, or a folder of photos."""
     judge: Path | None = None
     """ArcFace network as a second judge; None takes the one that insightface keeps, if any."""
@@ -91,9 +91,7 @@ def evaluate(
         others, notes = folder_distractors(session, judges, options.distractors)
     else:
         others = synthetic_distractors(session, judges, options.distractors, progress=progress)
-    observer = PairObserver(
-        judges, person, (session.new_finder(), session.new_finder()), track=options.track
-    )
+    observer = PairObserver(judges, person, (session.new_finder(), session.new_finder()), track=options.track)
     worst = WorstFrames(options.worst_each)
     pairs = _observe(infos, options, observer, worst, progress)
     _finish_rows(observer, person.first, others)
@@ -162,9 +160,7 @@ def _finish_rows(observer: PairObserver, source: np.ndarray, others: np.ndarray)
     seen = observer.sightings
     if seen.index:
         original = np.mean(seen.original, axis=0, keepdims=True)
-        found = identity.retrieval(
-            np.stack(seen.output), source, np.concatenate([others, original])
-        )
+        found = identity.retrieval(np.stack(seen.output), source, np.concatenate([others, original]))
         for index, rank in zip(seen.index, found.rank, strict=True):
             observer.rows[index]["retrieval_rank"] = float(rank)
     for kind, colors in zip(("output", "original"), observer.colors, strict=True):
@@ -178,10 +174,7 @@ def _column(rows: Sequence[Row], name: str) -> np.ndarray:
 
 
 def _frame_summary(rows: Sequence[Row]) -> Mapping[str, Summary]:
-    found = {
-        name: summarize(_column(rows, name), measure.better)
-        for name, measure in FRAME_MEASURES.items()
-    }
+    found = {name: summarize(_column(rows, name), measure.better) for name, measure in FRAME_MEASURES.items()}
     return {name: summary for name, summary in found.items() if summary.frames}
 
 
@@ -204,9 +197,7 @@ def _clip_summary(observer: PairObserver, others: np.ndarray) -> dict[str, float
         output, original = np.stack(seen.output), np.stack(seen.original)
         adjacent = np.diff(seen.index) == 1
         plain = identity.temporal_identity(output, original, adjacent=adjacent)
-        centered = identity.temporal_identity(
-            output, original, adjacent=adjacent, center=others.mean(axis=0)
-        )
+        centered = identity.temporal_identity(output, original, adjacent=adjacent, center=others.mean(axis=0))
         clip.update(tl_id=plain.local, tg_id=plain.global_)
         clip.update(tl_id_centered=centered.local, tg_id_centered=centered.global_)
     ranks = _column(rows, "retrieval_rank")
@@ -232,9 +223,7 @@ def _notes(
     if missing:
         notes.append(f"{missing} frames show no face in the target; they count outside only.")
     if len(observer.tracks) > 1 and options.track is None:
-        notes.append(
-            f"The target shows {len(observer.tracks)} people; the largest face was measured."
-        )
+        notes.append(f"The target shows {len(observer.tracks)} people; the largest face was measured.")
     outside = summarize(_column(rows, "psnr_outside_db"), "higher")
     if outside.frames and outside.mean < 25:
         notes.append(
@@ -275,7 +264,6 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Mapping[str,
             written[kind] = path
     except OSError as error:
         raise OutputError(
-            f"cannot write the report into {place}: {error.strerror or error}; "
-            "choose another folder with -o"
+            f"cannot write the report into {place}: {error.strerror or error}; choose another folder with -o"
         ) from error
     return written

@@ -157,9 +157,7 @@ def synthetic_distractors(
     return np.concatenate(found)[:count]
 
 
-def folder_distractors(
-    session: Session, judges: Judges, folder: Path
-) -> tuple[Embedding, list[str]]:
+def folder_distractors(session: Session, judges: Judges, folder: Path) -> tuple[Embedding, list[str]]:
     """dlib embeddings of the people in a folder of photos, and notes on what was left out.
 
     :raises InputError: the folder cannot be read, or holds no photo of one face.

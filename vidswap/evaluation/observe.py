@@ -169,9 +169,7 @@ class PairObserver:
         for colors, image in zip(self.colors, (a, b), strict=True):
             colors.append(images.mean_color(image, inside))
 
-    def _compare_motion(
-        self, row: Row, changed: Array, original: Array, face: Face, quad: Array
-    ) -> None:
+    def _compare_motion(self, row: Row, changed: Array, original: Array, face: Face, quad: Array) -> None:
         """Warping error since the frame before, in the coordinates of the aligned face."""
         place = geometry.apply_homography(geometry.quad_to_homography(quad), _flow_corners())
         now = tuple(warp.crop(x, place, FLOW_SIZE, extend=False)[0] for x in (changed, original))
@@ -199,9 +197,7 @@ class PairObserver:
         quad: Array,
     ) -> None:
         """Identity, attributes and landmarks, each face by its own mesh and alignment."""
-        for kind, jitter, one in zip(
-            ("output", "original"), self._jitter, (again, face), strict=True
-        ):
+        for kind, jitter, one in zip(("output", "original"), self._jitter, (again, face), strict=True):
             mesh = None if one is None else one.mesh_xyz
             points = None if mesh is None else mesh[:, :2]
             scale = 1.0 if mesh is None else landmarks.interocular(mesh)
@@ -210,9 +206,7 @@ class PairObserver:
                 self.rows[-2][f"jitter_{kind}"] = value
         if again is None or again.mesh_xyz is None:
             return
-        kept = attributes.attribute_difference(
-            again.mesh_xyz, face.mesh_xyz, again.iris_xy, face.iris_xy
-        )
+        kept = attributes.attribute_difference(again.mesh_xyz, face.mesh_xyz, again.iris_xy, face.iris_xy)
         row.update(asdict(kept))
         own = align_quad(again)
         crops = [warp.crop(x, q, ALIGNED_SIZE)[0] for x, q in ((changed, own), (original, quad))]
@@ -224,9 +218,7 @@ class PairObserver:
         self.sightings.original.append(first[1])
         if self._person.second is not None:
             meshes = (face_in_crop(again, own).mesh_xyz, face_in_crop(face, quad).mesh_xyz)
-            second = [
-                self._judges.other(image, mesh) for image, mesh in zip(crops, meshes, strict=True)
-            ]
+            second = [self._judges.other(image, mesh) for image, mesh in zip(crops, meshes, strict=True)]
             similar = identity.cosine_similarity(self._person.second, second[0])
             row["judge_source"] = float(similar.mean())
             row["judge_original"] = float(identity.cosine_similarity(*second))

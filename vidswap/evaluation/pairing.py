@@ -79,7 +79,5 @@ def time_offset(target: VideoInfo, output: VideoInfo) -> Fraction:
     start, other = (info.start_pts * info.time_base for info in (target, output))
     slack = frame_seconds(target) / 2
     length = target.duration_seconds
-    begins_inside = other >= start - slack and (
-        length is None or other <= start + Fraction(length) + slack
-    )
+    begins_inside = other >= start - slack and (length is None or other <= start + Fraction(length) + slack)
     return Fraction(0) if begins_inside else start - other
