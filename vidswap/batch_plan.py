@@ -1,0 +1,448 @@
+"""Which clips a batch swaps, with what, and where each result goes (composer level).
+
+A batch is named by folders, globs, clips and lists, mixed at will. Results keep the sub-folders
+that the clips had below the folder (or below the fixed part of the glob).
+
+Lists, whose relative paths start at the list's own folder:
+
+* ``.txt``: a clip a line; empty lines and lines that start with ``#`` are skipped.
+* ``.csv``: a header, then a row a clip; empty cells are not given, ``;`` separates several
+  sources, faces or settings.
+* ``.yaml``: a list of clips, each a name or a mapping; or a mapping with ``jobs`` (that list)
+  and ``defaults`` (a mapping that holds for all of them).
+
+The words of CSV and YAML are :data:`WORDS`; a CSV column or YAML word with a dot in it, such as
+``mix.strength``, is a setting. What a list says of a clip wins over the command line. ``..`` is
+refused in all paths of a list: it may come from others.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import glob
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from vidswap.config import RunConfig
+from vidswap.errors import InputError, UsageError
+from vidswap.jobs import Job
+from vidswap.setting_types import convert, known
+from vidswap.settings import PRESETS, build, flatten
+from vidswap.sources import parse_source, parse_sources
+from vidswap.video import output_kind
+
+CLIP_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .mxf .gif".split()
+)
+"""What is taken from a folder; other names are left alone."""
+LIST_SUFFIXES = (".txt", ".csv", ".yaml", ".yml")
+WORDS = ("target", "source", "output", "start", "end", "face", "preset", "settings")
+DEFAULT_PATTERN = "{stem}.{ext}"
+
+_FIELDS = ("stem", "ext", "name", "source", "number")
+_WRITABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif")
+_MAX_LIST_BYTES = 16 << 20
+_TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """A clip that was named, and what a list says of it."""
+
+    target: Path
+    below: Path
+    """Where it lies below the folder that was given; its name alone where none was."""
+    origin: str = ""
+    """Where it was named, for messages about lists."""
+    words: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+    """Where relative sources start."""
+
+
+def plan_batch(
+    targets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    source: str | Sequence[str] = (),
+    config: RunConfig | None = None,
+    pattern: str = DEFAULT_PATTERN,
+    face: Sequence[str] = (),
+    force: bool = False,
+) -> list[Job]:
+    """The jobs of a batch, in a stable order.
+
+    :param targets: folders, globs, clips, lists.
+    :param output: folder of the results.
+    :param source: of all clips whose list gives none.
+    :param pattern: name of a result below its sub-folder: ``{stem}`` and ``{ext}`` of the clip
+        (``mkv`` for clips of a kind that is not written), ``{name}`` both, ``{source}``,
+        ``{number}`` from 1.
+    :raises UsageError: a list or pattern that makes no sense, a path with ``..`` in a list, two
+        clips with one result, results among the clips, or no source for a clip.
+    :raises InputError: no clip at all, an unreadable list, a missing source.
+    """
+    named = [targets] if isinstance(targets, (str, os.PathLike)) else list(targets)
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"the output {folder} is a file: name a folder with -o")
+    texts = (source,) if isinstance(source, (str, os.PathLike)) else tuple(source)
+    if texts:
+        parse_sources(texts)
+    clips = [clip for text in named for clip in _expand(os.fspath(text), folder)]
+    if not clips:
+        shown = ", ".join(os.fspath(text) for text in named) or "nothing"
+        raise InputError(f"no clip found in {shown}: name a folder with videos, a glob or a list")
+    shared = Job(
+        0, "", Path(), folder, tuple(os.fspath(t) for t in texts), config or RunConfig(),
+        face=tuple(face), force=force,
+    )  # fmt: skip
+    jobs = [_job(clip, number, shared, pattern) for number, clip in enumerate(clips)]
+    _check_outputs(jobs)
+    return jobs
+
+
+# ------------------------------------------------------------------ finding clips
+
+
+def _expand(text: str, output: Path) -> Iterator[_Clip]:
+    """Clips behind one word of the command line."""
+    if not text:
+        raise UsageError("an empty target: name a folder, a glob, a clip or a list")
+    path = Path(text)
+    if path.is_dir():
+        if output.exists() and path.samefile(output):
+            raise UsageError(
+                f"the output folder {output} is the folder of the clips: choose another with -o"
+            )
+        yield from _in_folder(path, output)
+    elif not os.path.lexists(path) and glob.has_magic(text):
+        yield from _by_glob(text, output)
+    elif path.suffix.lower() in LIST_SUFFIXES:
+        yield from _in_list(path)
+    elif not os.path.lexists(path):
+        raise InputError(f"no such file or folder: {path}; check the path")
+    else:
+        yield _Clip(path, Path(path.name))
+
+
+def _in_folder(folder: Path, output: Path) -> Iterator[_Clip]:
+    """Clips of a folder and its sub-folders, without hidden ones and without the results."""
+    results = os.path.realpath(output)
+    for place, inner, names in os.walk(folder, onerror=_unreadable):
+        inner[:] = sorted(
+            name
+            for name in inner
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) != results
+        )
+        for name in sorted(names):
+            if _is_clip(name):
+                path = Path(place, name)
+                yield _Clip(path, path.relative_to(folder))
+
+
+def _unreadable(error: OSError) -> None:
+    raise InputError(
+        f"cannot read the folder {error.filename} ({error.strerror}): check its rights"
+    ) from error
+
+
+def _by_glob(text: str, output: Path) -> Iterator[_Clip]:
+    """Clips that a glob names; their sub-folders are those below its fixed part."""
+    fixed = Path(*_before_magic(Path(text).parts))
+    results = os.path.realpath(output)
+    for match in sorted(glob.glob(text, recursive=True)):
+        path = Path(match)
+        inside = os.path.realpath(path).startswith(results + os.sep)
+        if path.is_file() and _is_clip(path.name) and not inside:
+            yield _Clip(path, path.relative_to(fixed))
+
+
+def _before_magic(parts: Sequence[str]) -> Iterator[str]:
+    for part in parts[:-1]:
+        if glob.has_magic(part):
+            return
+        yield part
+
+
+def _is_clip(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in CLIP_SUFFIXES
+
+
+# ------------------------------------------------------------------ lists
+
+
+def _in_list(path: Path) -> Iterator[_Clip]:
+    text = _read_list(path)
+    suffix = path.suffix.lower()
+    rows = _txt_rows(text) if suffix == ".txt" else _csv_rows(text, path)
+    if suffix in (".yaml", ".yml"):
+        rows = _yaml_rows(text, path)
+    for origin, words in rows:
+        where = f"{path}, {origin}"
+        words = _checked_words(words, where)
+        target = _inner_path(words.get("target"), "target", where)
+        below = Path(target.name) if target.is_absolute() else target
+        yield _Clip(path.parent / target, below, where, words, path.parent)
+
+
+def _read_list(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read the list {path} ({error.strerror}): check the path") from error
+    if len(data) > _MAX_LIST_BYTES:
+        raise UsageError(f"{path} is larger than 16 MB: it cannot be a list of clips")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not text in UTF-8: name a list of clips") from error
+
+
+_Rows = Iterable[tuple[str, Mapping[str, Any]]]
+
+
+def _txt_rows(text: str) -> _Rows:
+    for number, line in enumerate(text.splitlines(), 1):
+        name = line.strip()
+        if name and not name.startswith("#"):
+            yield f"line {number}", {"target": name}
+
+
+def _csv_rows(text: str, path: Path) -> _Rows:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    try:
+        for row in reader:
+            origin = f"line {reader.line_num}"
+            if not any(cell.strip() for cell in row):
+                continue
+            if header is None:
+                header = [cell.strip() for cell in row]
+                if len(set(header)) != len(header):
+                    raise UsageError(f"{path}, {origin}: a column is named twice; leave one out")
+                continue
+            if len(row) > len(header):
+                raise UsageError(
+                    f"{path}, {origin}: {len(row)} cells, but the header names {len(header)}"
+                )
+            cells = zip(header, (cell.strip() for cell in row), strict=False)
+            yield origin, {name: cell for name, cell in cells if cell}
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+
+
+def _yaml_rows(text: str, path: Path) -> _Rows:
+    import yaml  # here, so that other batches do not pay for it
+
+    try:
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "cannot be read"
+        raise UsageError(f"{path}{where}: not valid YAML ({problem})") from error
+    defaults: Mapping[str, Any] = {}
+    if isinstance(tree, dict):
+        unknown = set(tree) - {"jobs", "defaults"}
+        if unknown or "jobs" not in tree:
+            raise UsageError(f"{path}: expected a list of clips, or 'jobs:' and 'defaults:'")
+        defaults, tree = tree.get("defaults") or {}, tree["jobs"]
+        if not isinstance(defaults, dict) or "target" in defaults:
+            raise UsageError(f"{path}: 'defaults' must be a mapping of words such as 'source'")
+    if tree is None:
+        return
+    if not isinstance(tree, list):
+        raise UsageError(f"{path}: expected a list of clips, or 'jobs:' and 'defaults:'")
+    for number, item in enumerate(tree, 1):
+        words = {"target": item} if isinstance(item, str) else item
+        if not isinstance(words, dict):
+            raise UsageError(f"{path}, clip {number}: expected a name or words such as 'target: x.mp4'")
+        yield f"clip {number}", _merged(defaults, words)
+
+
+def _merged(defaults: Mapping[str, Any], words: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**defaults, **words}
+    if isinstance(defaults.get("settings"), dict) and isinstance(words.get("settings"), dict):
+        both["settings"] = {**defaults["settings"], **words["settings"]}
+    return both
+
+
+def _checked_words(words: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The words of a clip; those with a dot join its settings."""
+    kept: dict[str, Any] = {}
+    settings = _settings_of(words.get("settings"), where)
+    for name, value in words.items():
+        text = str(name)
+        if "." in text:
+            settings[text] = value
+        elif text not in WORDS:
+            near = difflib.get_close_matches(text, WORDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(WORDS)}"
+            raise UsageError(f"{where}: unknown word {text!r}: {hint}")
+        elif value is not None and text != "settings":
+            kept[text] = value
+    return {**kept, "settings": settings}
+
+
+def _settings_of(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, dict):
+        flat: dict[str, Any] = {}
+        for name, item in value.items():
+            inner = item if isinstance(item, dict) else None
+            flat.update({f"{name}.{k}": v for k, v in inner.items()} if inner else {str(name): item})
+        return flat
+    pairs = [part.strip().partition("=") for part in str(value).split(";") if part.strip()]
+    if not all(equals for _, equals, _ in pairs):
+        raise UsageError(f"{where}: settings {value!r}: expected key=value;key=value")
+    return {key.strip(): item.strip() for key, _, item in pairs}
+
+
+def _inner_path(value: Any, word: str, where: str) -> Path:
+    """A path of a list, which must not climb out of where it starts."""
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{where}: {word} {value!r}: expected a path")
+    if "\0" in value:
+        raise UsageError(f"{where}: {word} holds a zero byte, which no file name can")
+    if ".." in PurePosixPath(value).parts or ".." in PureWindowsPath(value).parts:
+        raise UsageError(
+            f"{where}: {word} {value!r} climbs out of its folder with '..': "
+            "write it without, or as an absolute path"
+        )
+    return Path(value)
+
+
+# ------------------------------------------------------------------ jobs
+
+
+def _job(clip: _Clip, number: int, shared: Job, pattern: str) -> Job:
+    words = clip.words
+    where = clip.origin or str(clip.target)
+    source = shared.source
+    if "source" in words:
+        source = tuple(_source(text, clip, where) for text in _several(words["source"]))
+        parse_sources(source)
+    face = shared.face
+    if "face" in words:
+        face = tuple(_face(text, clip, where) for text in _several(words["face"]))
+    if not source and not any("=" in text for text in face):
+        raise UsageError(f"{where}: no source: name a photo with -s, or -s synthetic:SEED")
+    start, end = (_seconds(words.get(word), word, where) for word in ("start", "end"))
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"{where}: end {end:g} is not after start {start:g}: give a later end")
+    if "output" in words:
+        inner = _inner_path(str(words["output"]), "output", where)
+        inner = Path(_filled(str(inner), clip, source, number, where))
+    else:
+        inner = clip.below.parent / _filled(pattern, clip, source, number, "--pattern")
+    output = shared.output / _contained(inner, where)
+    output_kind(output)
+    return replace(
+        shared, index=number, name=str(clip.below), target=clip.target, output=output, source=source,
+        config=_config(shared.config, words, where), start_seconds=start, end_seconds=end, face=face,
+    )  # fmt: skip
+
+
+def _several(value: Any) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
+    return [part.strip() for part in str(value).split(";") if part.strip()]
+
+
+def _source(text: str, clip: _Clip, where: str) -> str:
+    if text.startswith("synthetic:"):
+        return text
+    return str(clip.folder / _inner_path(text, "source", where))
+
+
+def _face(text: str, clip: _Clip, where: str) -> str:
+    number, equals, source = text.partition("=")
+    if not equals:
+        return text
+    found = _source(source, clip, where)
+    parse_source(found)
+    return f"{number}={found}"
+
+
+def _seconds(value: Any, word: str, where: str) -> float | None:
+    """Seconds, or ``[HH:]MM:SS[.mmm]``. (YAML itself reads 1:30 as 90.)"""
+    if value is None or value == "":
+        return None
+    match = _TIME.fullmatch(str(value).strip())
+    if match is None or isinstance(value, bool):
+        raise UsageError(f"{where}: {word} {value!r}: expected seconds (12.5) or HH:MM:SS.mmm")
+    return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
+
+
+def _config(shared: RunConfig, words: Mapping[str, Any], where: str) -> RunConfig:
+    """The settings of a clip: those of the command line, then its presets, then its settings."""
+    changes: dict[str, Any] = {}
+    for name in _several(str(words.get("preset", "")).replace(",", ";")):
+        if name not in PRESETS:
+            raise UsageError(f"{where}: unknown preset {name!r}: there are {', '.join(PRESETS)}")
+        changes.update(PRESETS[name])
+    for key, value in (words.get("settings") or {}).items():
+        changes[known(key, origin=where)] = value
+    if not changes:
+        return shared
+    typed = {key: convert(key, value, origin=where) for key, value in changes.items()}
+    return build({**flatten(shared), **typed})
+
+
+def _filled(
+    pattern: str, clip: _Clip, source: Sequence[str], number: int, where: str
+) -> str:
+    """A pattern with its fields filled in; their values never make a folder of their own."""
+    suffix = clip.target.suffix.lower()
+    ext = (suffix if suffix in _WRITABLE else ".mkv").removeprefix(".")
+    stem = clip.target.stem if suffix else clip.target.name
+    spec = source[0] if source else "faces"
+    label = spec.replace(":", "-") if spec.startswith("synthetic:") else Path(spec).stem
+    values = {
+        "stem": stem, "ext": ext, "name": f"{stem}.{ext}", "source": label, "number": str(number + 1),
+    }  # fmt: skip
+
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            known_fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
+            raise UsageError(f"{where}: unknown field {{{match[1]}}}: there are {known_fields}")
+        return values[match[1]]
+
+    return re.sub(r"\{([^{}]*)\}", value_of, pattern)
+
+
+def _contained(inner: Path, where: str) -> Path:
+    """A result's path below the output folder.
+
+    :raises UsageError: it is absolute or climbs out.
+    """
+    parts = {*inner.parts, *PureWindowsPath(str(inner)).parts}
+    if inner.is_absolute() or PureWindowsPath(str(inner)).is_absolute() or ".." in parts:
+        raise UsageError(f"{where}: the result {str(inner)!r} would lie outside of the output folder")
+    if not inner.name or inner.name.startswith(".vidswap"):
+        raise UsageError(f"{where}: {str(inner)!r} cannot be the name of a result")
+    return inner
+
+
+def _check_outputs(jobs: Sequence[Job]) -> None:
+    """No two clips may share a result, and no clip may be overwritten."""
+    taken: dict[str, Job] = {}
+    targets = {os.path.realpath(job.target): job for job in jobs}
+    for job in jobs:
+        place = os.path.realpath(job.output)
+        other = taken.setdefault(place, job)
+        if other is not job:
+            raise UsageError(
+                f"{other.name} and {job.name} would both become {job.output}: tell them apart "
+                "with --pattern, for example '{number}-{stem}.{ext}'"
+            )
+        if place in targets:
+            raise UsageError(f"the result {job.output} is itself a clip of the batch: choose another -o")
