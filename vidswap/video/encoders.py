@@ -145,6 +145,10 @@ def encoder_options(
         extra = _hdr_params(codec, info)
         if codec == "libx265":
             extra = [*extra, "log-level=none"]
+        else:
+            # With macroblock trees x264 writes other bytes from run to run, and a chunk that is
+            # made again must be the same.
+            extra = [*extra, "no-mbtree=1"]
         if extra:
             options["x264-params" if codec == "libx264" else "x265-params"] = ":".join(extra)
         return options

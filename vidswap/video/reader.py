@@ -30,10 +30,9 @@ from vidswap.video.probe import (
     chroma_location_of,
     configure_decoder,
     decode_packets,
-    display_matrix_of,
     probe,
 )
-from vidswap.video.timing import MonotonicClock, quarter_turns_clockwise, seconds_to_pts
+from vidswap.video.timing import MonotonicClock, seconds_to_pts
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +250,6 @@ class _VideoSource:
 
     def _record(self, native: Any, index: int, pts: int) -> Frame:
         native = native_to_supported(native)
-        matrix = display_matrix_of(native)
         if native.is_corrupt:
             self.reader.corrupt_frames += 1
         return Frame(
@@ -261,7 +259,9 @@ class _VideoSource:
             layout=layout_of(native, chroma_location=chroma_location_of(self.info.codec)),
             planes=native_planes(native),
             size_wh=(native.width, native.height),
-            rotation=self.info.rotation if matrix is None else quarter_turns_clockwise(matrix),
+            # The clip's own, found once: a look at a frame's side data makes a reference cycle
+            # that keeps its picture until the garbage collector happens to run.
+            rotation=self.info.rotation,
             sample_aspect_ratio=self.info.sample_aspect_ratio,
             duration=native.duration or None,
             is_corrupt=bool(native.is_corrupt),
