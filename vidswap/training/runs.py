@@ -57,15 +57,11 @@ def open_folder(folder: Path, name: str, options: Any) -> Path:
             return folder
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OutputError(
-            f"cannot use the folder {folder} ({error}); choose another --output"
-        ) from error
+        raise OutputError(f"cannot use the folder {folder} ({error}); choose another --output") from error
     changed = sorted(key for key in {*stated, *before} if stated.get(key) != before.get(key))
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)}, now {stated.get(key)}" for key in changed)
-        raise UsageError(
-            f"{folder} holds a run with other options ({shown}); choose another --output"
-        )
+        raise UsageError(f"{folder} holds a run with other options ({shown}); choose another --output")
     return folder
 
 
@@ -152,18 +148,19 @@ def run_mixer(
     log: Log,
     form: str = "gated",
     sheet_every: int = 250,
+    sheet_side: int = 5,
     networks: Networks | None = None,
 ) -> Path:
     """Train a mixer; gives the path of its weights.
 
     :param sheet_every: steps between sample sheets; 0 makes only the one at the end.
+    :param sheet_side: faces across and down a sheet.
     """
     if form not in ("gated", "residual"):
         raise UsageError(f"form: expected gated or residual, got {form!r}")
     if bank_options.faces <= options.held_out + 1:
         raise UsageError(
-            f"faces: expected more than held_out + 1 = {options.held_out + 1}, "
-            f"got {bank_options.faces}"
+            f"faces: expected more than held_out + 1 = {options.held_out + 1}, got {bank_options.faces}"
         )
     open_folder(folder, f"mixer-{form}", options)
     nets = networks or load_networks(device)
@@ -174,13 +171,16 @@ def run_mixer(
     output = folder / f"mixer-{form}.safetensors"
     first = len(bank) - options.held_out
 
+    def draw(path: Path) -> None:
+        mixer_sheet(nets, bank, mixer, path, first=first, side=sheet_side)
+
     def sheet(step: int) -> None:
         if sheet_every and step % sheet_every == 0:
-            mixer_sheet(nets, bank, mixer, folder / f"mixer-{form}-{step:06d}.png", first=first)
+            draw(folder / f"mixer-{form}-{step:06d}.png")
 
     line = CurveLog(folder, output.stem, log, writes_csv=False, on_step=sheet)
     train_mixer(nets, bank, mixer, output, options, log=line)
-    mixer_sheet(nets, bank, mixer, folder / f"mixer-{form}-sheet.png", first=first)
+    draw(folder / f"mixer-{form}-sheet.png")
     pairs = min(32, options.held_out)
     if options.held_out >= 2:
         found = evaluate_mixer(nets, bank, mixer, pairs=pairs, first=first)
@@ -199,8 +199,7 @@ def run_encoder(
     """Train the encoder; gives the path of its weights."""
     if options.samples % options.shard or options.samples <= options.held_out:
         raise UsageError(
-            f"samples: expected a multiple of shard ({options.shard}) above held_out, "
-            f"got {options.samples}"
+            f"samples: expected a multiple of shard ({options.shard}) above held_out, got {options.samples}"
         )
     open_folder(folder, "encoder", options)
     nets = networks or load_networks(device)
