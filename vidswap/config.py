@@ -50,15 +50,15 @@ class InversionConfig:
     """Side in pixels of the cheap synthesis path used for fitting."""
     first_steps: int = 60
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
-    next_steps: int = 3
+    next_steps: int = 4
     """Most steps at ``fast_size`` for a frame that follows another."""
-    next_rate: float = 0.4
+    next_rate: float = 0.25
     """Step size of those, as a share of ``learning_rate``."""
     full_steps: int = 0
     """Steps at full resolution after those."""
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     """Step size of the latent fit, in units of W's mean standard deviation."""
-    w_pull: float = 0.002
+    w_pull: float = 0.001
     """Weight of the pull of W+ towards its own mean over styles (keeps it editable)."""
     tune_steps: int = 0
     """Pivotal tuning steps a shot; 0 leaves the generator's weights alone."""
@@ -117,6 +117,18 @@ class CompositeConfig:
 
 
 @dataclass(frozen=True)
+class RunsConfig:
+    """Going on after a stop, and what is kept for the next run."""
+
+    chunk_frames: int = 64
+    """Frames that are finished for good together; a stop loses at most those being made."""
+    keep_latents: bool = True
+    """Keep the faces and inversions of a clip, so that another source needs no inversion."""
+    cache_gb: float = 8.0
+    """Most disk space of the cache; what was used longest ago goes first."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All settings of a run."""
 
@@ -132,3 +144,4 @@ class RunConfig:
     mix: MixConfig = field(default_factory=MixConfig)
     smooth: SmoothConfig = field(default_factory=SmoothConfig)
     composite: CompositeConfig = field(default_factory=CompositeConfig)
+    runs: RunsConfig = field(default_factory=RunsConfig)

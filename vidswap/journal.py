@@ -222,6 +222,11 @@ class Journal:
             return None
         return ChunkRecord(chunk, path, size, digest, entry["data"])
 
+    def chunk_at(self, index: int) -> Chunk | None:
+        """The chunk that was entered under a number; :meth:`finished` tells whether it is whole."""
+        entry = self._records.get(index)
+        return None if entry is None else Chunk(*_range_of(entry))
+
     @property
     def published(self) -> Mapping[str, Any] | None:
         """What :meth:`note_published` was given, once the run is complete."""

@@ -15,12 +15,13 @@ from typing import Any
 from vidswap import __version__
 from vidswap.cache import digest_of, temporary_beside
 from vidswap.config import RunConfig
-from vidswap.errors import UsageError
+from vidswap.errors import Interrupted, OutputError, UsageError
 from vidswap.identities import SourceIdentity, prepare_source
 from vidswap.keyframes import tuned_for
 from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
+from vidswap.runs import ChunkedRun
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
@@ -35,7 +36,7 @@ from vidswap.stages import (
     smooth_quads,
 )
 from vidswap.streaming import Stage, StageRun, run_stages
-from vidswap.video import VideoInfo, check_output, open_frames, open_writer, probe, remux
+from vidswap.video import VideoInfo, check_output, count_packets, open_frames, open_writer, probe, remux
 
 Log = Callable[[str], None]
 
@@ -98,6 +99,7 @@ class Swapper:
         end_seconds: float | None = None,
         face: Sequence[str] = (),
         force: bool = False,
+        restart: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> SwapReport:
         """Swap a whole clip; see :func:`swap_video`."""
@@ -114,8 +116,10 @@ class Swapper:
                 session, target, info, selection,
                 start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
             )  # fmt: skip
-        run = _Run(session, info, target, output, selection, progress, started)
-        return run(start_seconds, end_seconds)
+        run = _Run(session, info, target, output, selection, progress, started, self.log)
+        if info.kind == "video" and _is_video_name(output):
+            return run.in_chunks(start_seconds, end_seconds, restart)
+        return run.at_once(start_seconds, end_seconds)
 
     def _selection(self, source: str | Sequence[str], face: Sequence[str]) -> Selection:
         pairs: dict[int, SourceIdentity] = {}
@@ -150,33 +154,49 @@ class _Run:
     selection: Selection
     progress: Callable[[Progress], None] | None
     started: float
+    log: Log = _quiet
     warnings: list[str] = field(default_factory=list)
 
-    def __call__(self, start_seconds: float | None, end_seconds: float | None) -> SwapReport:
-        video = temporary_beside(self.output).with_suffix(self.output.suffix or ".mp4")
-        muxed = temporary_beside(self.output).with_suffix(self.output.suffix or ".mp4")
-        try:
-            figures = self._frames(video, start_seconds, end_seconds)
-            tags = container_tags()
-            if self.info.kind == "video" and _is_video_name(self.output):
+    def in_chunks(self, start: float | None, end: float | None, restart: bool) -> SwapReport:
+        """A video to a video: each chunk is kept, so that a stopped run can go on."""
+        total = _frames_total(self.info, start, end)
+        with ChunkedRun(
+            self.session, self.info, self.target, self.output, self.selection,
+            start_seconds=start, end_seconds=end, restart=restart, log=self.log,
+        ) as run:  # fmt: skip
+            try:
+                made = run.encode(self._teller(total), total=total)
+                joined = run.temporary("joined" + self.output.suffix)
+                self.warnings += made.warnings
                 self.warnings += remux(
-                    video, self.target, muxed,
-                    start_seconds=start_seconds, end_seconds=end_seconds, metadata=tags,
+                    run.pieces, self.target, joined,
+                    start_seconds=start, end_seconds=end, metadata=container_tags(), info=self.info,
                 )  # fmt: skip
-            else:
-                os.replace(video, muxed)
-            self._mark(muxed)
-        finally:
-            for path in (video, muxed):
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
-        return self._report(figures)
+                _require_count(joined, made.frames)
+                mark_output(joined, self.output, target=self.target, claim=self._claim())
+            except KeyboardInterrupt:
+                raise Interrupted(run.stopped(total)) from None
+            run.finish()
+        if not made.swapped:
+            self._warn_no_face()
+        return self._report(made.frames, made.swapped, made.made, made.seconds, made.stages)
 
-    def _frames(self, video: Path, start: float | None, end: float | None) -> dict:
+    def at_once(self, start: float | None, end: float | None) -> SwapReport:
+        """Stills, folders and GIFs, which are short: from the first frame to the last."""
+        video = temporary_beside(self.output).with_suffix(self.output.suffix or ".mp4")
+        try:
+            report = self._frames(video, start, end)
+            self._mark(video)
+        finally:
+            with suppress(OSError):
+                video.unlink(missing_ok=True)
+        return report
+
+    def _frames(self, video: Path, start: float | None, end: float | None) -> SwapReport:
         config = self.session.config
         done = swapped = 0
+        tell = self._teller(_frames_total(self.info, start, end))
         began = time.perf_counter()
-        total = _frames_total(self.info, start, end)
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
             swap_frames(self.session, frames, self.selection) as results,
@@ -186,44 +206,68 @@ class _Run:
                 writer.write(frame)
                 done += 1
                 swapped += faces > 0
-                self._tell(done, total, began)
+                tell(done)
             stats = {stat.name: stat.busy_seconds for stat in results.stats}
+        self.warnings += writer.warnings
         if not swapped:
-            self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
-        return {"frames": done, "swapped": swapped, "seconds": time.perf_counter() - began, "stages": stats}
+            self._warn_no_face()
+        return self._report(done, swapped, done, time.perf_counter() - began, stats)
 
-    def _tell(self, done: int, total: int | None, began: float) -> None:
-        if self.progress is None:
-            return
-        rate = done / max(time.perf_counter() - began, 1e-6)
-        left = (total - done) / rate if total else None
-        self.progress(Progress(done, total, rate, left))
+    def _warn_no_face(self) -> None:
+        self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
 
-    def _mark(self, made: Path) -> None:
+    def _teller(self, total: int | None) -> Callable[[int], None]:
+        """Tells the caller how far it is; the rate is that of the frames made now."""
+        began, first = time.perf_counter(), None
+
+        def tell(done: int) -> None:
+            nonlocal first
+            if self.progress is None:
+                return
+            first = done - 1 if first is None else first
+            rate = (done - first) / max(time.perf_counter() - began, 1e-6)
+            left = max(total - done, 0) / rate if total else None
+            self.progress(Progress(done, total, rate, left))
+
+        return tell
+
+    def _claim(self) -> MarkInfo:
         session = self.session
-        claim = MarkInfo(
+        return MarkInfo(
             tool_version=__version__,
             generator=session.generator.name,
             weights={"generator": session.generator.identifier},
             settings_digest=digest_of(as_dict(self.session.config)),
         )
+
+    def _mark(self, made: Path) -> None:
         if made.is_dir():
-            mark_folder(made, target=self.target, claim=claim)
+            mark_folder(made, target=self.target, claim=self._claim())
             os.replace(made, self.output)
         else:
-            mark_output(made, self.output, target=self.target, claim=claim)
+            mark_output(made, self.output, target=self.target, claim=self._claim())
 
-    def _report(self, figures: Mapping) -> SwapReport:
+    def _report(
+        self, frames: int, swapped: int, made: int, seconds: float, stages: Mapping[str, float]
+    ) -> SwapReport:
         return SwapReport(
             output=self.output,
-            frames=figures["frames"],
-            frames_swapped=figures["swapped"],
+            frames=frames,
+            frames_swapped=swapped,
             seconds_total=time.perf_counter() - self.started,
-            seconds_per_frame=figures["seconds"] / max(figures["frames"], 1),
+            seconds_per_frame=seconds / max(made, 1),
             device=str(self.session.device),
             warnings=tuple(self.warnings),
-            stage_seconds=figures["stages"],
+            stage_seconds=stages,
             peak_memory_mb=peak_memory_mb(),
+        )
+
+
+def _require_count(joined: Path, frames: int) -> None:
+    found = count_packets(joined)
+    if found != frames:
+        raise OutputError(
+            f"{found} of {frames} pictures arrived in {joined}; check the disk and run the command again"
         )
 
 
@@ -257,6 +301,7 @@ def swap_video(
     end_seconds: float | None = None,
     face: Sequence[str] = (),
     force: bool = False,
+    restart: bool = False,
     progress: Callable[[Progress], None] | None = None,
     log: Log = _quiet,
 ) -> SwapReport:
@@ -266,13 +311,15 @@ def swap_video(
     :param source: photo, several photos of one person, or ``synthetic:SEED``.
     :param output: a name that does not exist yet, unless ``force``.
     :param face: values of ``--face``: ``largest``, ``all``, a track number, or ``N=SOURCE``.
+    :param restart: begin again; otherwise a run of the same command that was stopped is gone on with.
     :param progress: called after each frame. :param log: called with lines for the log.
     :raises VidswapError: one of its children; nothing is left at ``output`` then.
     """
     swapper = Swapper(config or RunConfig(), log)
     return swapper.swap_video(
         target, source, output,
-        start_seconds=start_seconds, end_seconds=end_seconds, face=face, force=force, progress=progress,
+        start_seconds=start_seconds, end_seconds=end_seconds, face=face, force=force, restart=restart,
+        progress=progress,
     )  # fmt: skip
 
 

@@ -162,6 +162,10 @@ class FixedLagStage:
         self.smooth = smooth
         self._windows: FixedLag[Work] = FixedLag(lag, key=lambda work: work.shot)
 
+    def remember(self, before: Iterable[Work]) -> None:
+        """Works before the first one, of a run that is gone on with; only their faces are looked at."""
+        self._windows.remember(before)
+
     def process(self, item: Work) -> Iterable[Work]:
         return map(self._smoothed, self._windows.process(item))
 

@@ -409,6 +409,12 @@ class FixedLag(Generic[T]):
         self._held: deque[tuple[Hashable, T]] = deque()
         self._before = 0  # items of _held that were given out already
 
+    def remember(self, items: Iterable[T]) -> None:
+        """Take the items before the first one as its neighbours; no windows come of them."""
+        before = list(items)[-self.lag :] if self.lag else []
+        self._held.extend((self._key(item), item) for item in before)
+        self._before = len(self._held)
+
     def process(self, item: T) -> Iterator[Window[T]]:
         self._held.append((self._key(item), item))
         if len(self._held) - self._before > self.lag:

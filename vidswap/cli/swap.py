@@ -58,6 +58,7 @@ _SETTINGS = {
 @click.option("--encoder-preset", metavar="NAME", help="Speed of the encoder: veryfast to slow.")
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output; target's if not set.")
 @force_option
+@click.option("--restart", is_flag=True, help="Begin again instead of going on with a stopped run.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @log_options
 @click.pass_context
@@ -73,6 +74,7 @@ def swap_command(
     config_file: Path | None,
     settings: tuple[str, ...],
     force: bool,
+    restart: bool,
     no_progress: bool,
     **named: Any,
 ) -> None:
@@ -85,7 +87,8 @@ def swap_command(
     vidswap swap clip.mp4 -o out.mp4 --face 0=a.jpg --face 1=synthetic:3
 
     Sound, subtitles, chapters, timestamps and frames without a face stay as they are. Times are
-    seconds (12.5) or HH:MM:SS.mmm. Every output is marked as synthetic.
+    seconds (12.5) or HH:MM:SS.mmm. Every output is marked as synthetic. A run that was stopped or
+    killed goes on where it was when the same command is given again.
     """
     state = ctx.ensure_object(State)
     if start is not None and end is not None and end <= start:
@@ -106,6 +109,7 @@ def swap_command(
             end_seconds=end,
             face=faces,
             force=force,
+            restart=restart,
             progress=None if no_progress else view,
             log=state.log,
         )

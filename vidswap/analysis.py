@@ -1,0 +1,340 @@
+"""The stages of a swap, made so that a run can be cut at borders and gone on with (composer level).
+
+Between two chunks of frames every stage leaves its state behind. With the states of all stages at a
+border, the frames after it come out bit for bit as in a run that was never stopped.
+
+What does not depend on the source (faces, steadied quads, pivots) is also kept by content, a chunk at
+a time. Another source, strength or mask then starts from there: invert once, swap many.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidswap.cache import JSON, ContentCache
+from vidswap.records import Frame, Pivot
+from vidswap.session import Session
+from vidswap.snapshots import pack, unpack
+from vidswap.stages import (
+    CropFaces,
+    FaceWork,
+    FindFaces,
+    FixedLagStage,
+    InvertFaces,
+    PasteFaces,
+    Regenerate,
+    Selection,
+    Work,
+    smooth_latents,
+    smooth_quads,
+)
+from vidswap.streaming import Stage
+
+KIND = "target-latents"
+"""Kind of the cache's entries."""
+_VERSION = 1
+_PARTS = frozenset({"session", "config", "options", "finder", "selection"})
+"""Fields of stages that are no state."""
+State = dict[str, Any]
+
+
+@dataclass
+class KeptChunks:
+    """Faces and pivots of a clip on disk, by all that they depend on."""
+
+    cache: ContentCache | None
+    """None: nothing is kept or found."""
+    key: dict[str, JSON]
+    device: torch.device
+
+    def get(self, index: int) -> State | None:
+        """Frames and end state of a chunk, or None."""
+        found = None if self.cache is None else self.cache.get(KIND, self._key(index))
+        return None if found is None else unpack(found, self.device)
+
+    def put(self, index: int, frames: list[Any], state: State | None) -> None:
+        if self.cache is not None:
+            self.cache.put(KIND, self._key(index), pack({"frames": frames, "state": state}))
+
+    def _key(self, index: int) -> dict[str, JSON]:
+        return {**self.key, "chunk": index}
+
+
+def analysis_key(session: Session, selection: Selection, **clip: JSON) -> dict[str, JSON]:
+    """All that the faces and pivots of a clip depend on.
+
+    :param clip: content of the target, range, frames a chunk, hashes of the networks.
+    """
+    config = session.config
+    return {
+        "version": _VERSION,
+        "generator": session.generator.identifier,
+        "encoder": session.encoder is not None,
+        "faces": asdict(config.faces),
+        "inversion": asdict(config.inversion),
+        "quads": [config.smooth.lag, config.smooth.quad],
+        "select": selection.wanted,
+        "tracks": sorted(selection.per_track),
+        "device": session.device.type,
+        **clip,
+    }
+
+
+@dataclass
+class Analysis:
+    """The stages of one run of a clip, from a border on, and their states at the borders after it."""
+
+    session: Session
+    selection: Selection
+    kept: KeptChunks
+    chunk_frames: int
+    state: State | None = None
+    """All states at the border to begin at; None: the clip begins there."""
+    borders: dict[int, State] = field(default_factory=dict)
+    """State by number of the first frame after the border; complete when the frame before it is out."""
+    replayed_frames: int = 0
+    live_from: int | None = None
+    """First frame whose faces are searched and inverted; None while all came from the disk."""
+
+    def stages(self) -> list[Stage]:
+        """All stages between decoder and encoder."""
+        session, smooth = self.session, self.session.config.smooth
+        made = [Stage("find faces", _Find(self))]
+        if smooth.quad > 0 and smooth.lag > 0:
+            lagged = FixedLagStage(smooth.lag, smooth_quads(smooth.quad))
+            made.append(Stage("steady quads", _Lagged(self, "quads", lagged, smooth.lag, live_only=True)))
+        made.append(Stage("crop", CropFaces(session.config.composite)))
+        made.append(Stage("invert", _Invert(self, InvertFaces(session))))
+        if smooth.latent > 0 and smooth.lag > 0:
+            lagged = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
+            made.append(Stage("steady latents", _Lagged(self, "latents", lagged, smooth.lag)))
+        made.append(Stage("generate", _Stated(self, "generate", Regenerate(session))))
+        made.append(Stage("paste", _Stated(self, "paste", PasteFaces(session.config))))
+        return made
+
+    def is_border(self, index: int) -> bool:
+        """Whether a chunk ends behind this frame."""
+        return (index + 1) % self.chunk_frames == 0
+
+    def leave(self, name: str, after: int, state: Any) -> None:
+        """A stage's state behind a frame."""
+        self.borders.setdefault(after + 1, {})[name] = state
+
+    def is_live(self, index: int) -> bool:
+        return self.live_from is not None and index >= self.live_from
+
+    def restored(self, name: str, default: Any = None) -> Any:
+        return default if self.state is None else self.state.get(name, default)
+
+
+class _Find:
+    """Stage: faces from the disk as long as they are there, found from then on."""
+
+    def __init__(self, run: Analysis) -> None:
+        self.run = run
+        self.find = FindFaces(run.session, run.session.new_finder(), run.selection)
+        self._frames: dict[int, Any] = {}
+        self._end: State | None = None
+
+    def __call__(self, frame: Frame) -> Work:
+        run, index = self.run, frame.index
+        if run.live_from is None and index % run.chunk_frames == 0:
+            self._turn_page(index)
+        if run.live_from is None:
+            return self._replayed(frame)
+        work = self.find(frame)
+        if run.is_border(index):
+            run.leave("find", index, self._state())
+        return work
+
+    def _turn_page(self, index: int) -> None:
+        run = self.run
+        chunk = run.kept.get(index // run.chunk_frames)
+        if chunk is not None:
+            self._frames = {entry["index"]: entry for entry in chunk["frames"]}
+            self._end = chunk["state"]
+            return
+        if self._end is not None:  # the others of its states were left on the way
+            run.state = {**(run.state or {}), **self._end}
+        self._restore(run.restored("find"))
+        self._frames = {}
+        run.live_from = index
+
+    def _replayed(self, frame: Frame) -> Work:
+        run, entry = self.run, self._frames[frame.index]
+        run.replayed_frames += 1
+        if run.is_border(frame.index) and self._end is not None:
+            for name, state in self._end.items():
+                run.leave(name, frame.index, state)
+        faces = []
+        for kept in entry["faces"]:
+            track = kept["face"].track_id
+            source = run.selection.per_track.get(track, run.selection.source)
+            pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
+            faces.append(FaceWork(kept["face"], kept["quad"], source, pivot=pivot))
+        return Work(frame, entry["shot"], tuple(faces))
+
+    def _state(self) -> State:
+        finder, tracker = self.find.finder.state, self.find.finder.tracker
+        people = [tracker.open, tracker.closed, tracker.next_id]
+        return _frozen({"finder": finder, "people": people, "chosen": self.run.selection._chosen})
+
+    def _restore(self, state: State | None) -> None:
+        if state is None:
+            return
+        state = unpack(state["packed"], self.run.session.device)
+        finder = self.find.finder
+        finder.state = state["finder"]
+        finder.tracker.open, finder.tracker.closed, finder.tracker.next_id = state["people"]
+        self.run.selection._chosen = state["chosen"]
+
+
+class _Lagged:
+    """Processor: look-ahead that remembers the frames before a border.
+
+    :param live_only: hand on what came from the disk as it is.
+    """
+
+    def __init__(
+        self, run: Analysis, name: str, stage: FixedLagStage, lag: int, *, live_only: bool = False
+    ) -> None:
+        self.run, self.name, self.stage, self.live_only = run, name, stage, live_only
+        self.recent: deque[Any] = deque(maxlen=lag)
+        self._begun = False
+
+    def process(self, work: Work) -> Iterator[Work]:
+        run, index = self.run, work.frame.index
+        if self.live_only and not run.is_live(index):
+            yield work
+            return
+        if not self._begun:
+            self._begun = True
+            self.recent.extend(run.restored(self.name, []))
+            self.stage.remember([_ghost(entry) for entry in self.recent])
+        self.recent.append(_outline(work))
+        ready = list(self.stage.process(work))
+        if run.is_border(index):
+            run.leave(self.name, index, list(self.recent))
+        yield from ready
+
+    def flush(self) -> Iterable[Work]:
+        return self.stage.flush()
+
+
+class _Invert:
+    """Processor: inversion of live frames, which are kept for other runs."""
+
+    def __init__(self, run: Analysis, stage: InvertFaces) -> None:
+        self.run, self.stage = run, stage
+        self._page: list[Any] = []
+        self._index = -1
+        self._begun = False
+
+    def process(self, work: Work) -> Iterator[Work]:
+        run, index = self.run, work.frame.index
+        if not run.is_live(index):
+            yield work
+            return
+        if not self._begun:
+            self._begun = True
+            _restore_stage(self.stage, run.restored("invert"), run.session.device)
+        work = _rounded(self.stage(work))
+        self._index = index
+        self._page.append(_entry(work))
+        if run.is_border(index):
+            run.leave("invert", index, _stage_state(self.stage, work.shot))
+            self._keep(run.borders[index + 1])
+        yield work
+
+    def flush(self) -> Iterator[Work]:
+        if self._page:
+            self._keep(None)
+        return iter(())
+
+    def _keep(self, border: State | None) -> None:
+        names = ("find", "quads", "invert")
+        state = None if border is None else {n: border[n] for n in names if n in border}
+        self.run.kept.put(self._index // self.run.chunk_frames, self._page, state)
+        self._page = []
+
+
+class _Stated:
+    """Stage: another one, whose state is left at borders."""
+
+    def __init__(self, run: Analysis, name: str, stage: Callable[[Work], Any]) -> None:
+        self.run, self.name, self.stage = run, name, stage
+        _restore_stage(stage, run.restored(name), run.session.device)
+
+    def __call__(self, work: Work) -> Any:
+        made = self.stage(work)
+        if self.run.is_border(work.frame.index):
+            self.run.leave(self.name, work.frame.index, _stage_state(self.stage, work.shot))
+        return made
+
+
+def _frozen(state: State) -> State:
+    """A state as arrays at once: the stage goes on and changes its own."""
+    return {"packed": pack(state)}
+
+
+def _stage_state(stage: Any, shot: int) -> State:
+    members = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _PARTS}
+    return _frozen({name: _of_shot(value, shot) for name, value in members.items()})
+
+
+def _of_shot(value: Any, shot: int) -> Any:
+    """States of shots that are over are never asked for again."""
+    if not isinstance(value, dict):
+        return value
+    def over(item: Any) -> bool:
+        return isinstance(item, tuple) and type(item[0]) is int and item[0] < shot
+
+    return {key: item for key, item in value.items() if not over(item)}
+
+
+def _restore_stage(stage: Any, state: State | None, device: torch.device) -> None:
+    if state is not None:
+        for name, value in unpack(state["packed"], device).items():
+            setattr(stage, name, value)
+
+
+def _rounded(work: Work) -> Work:
+    """Pivots in the precision that they are kept in, so that kept and fresh ones are the same."""
+    return work.with_faces(
+        replace(face, pivot=replace(face.pivot, latent=_half(face.pivot).astype(np.float32)))
+        for face in work.faces
+    )
+
+
+def _half(pivot: Pivot) -> np.ndarray:
+    return pivot.latent.astype(np.float16)
+
+
+def _entry(work: Work) -> State:
+    """A frame's faces and pivots, as they are kept for other runs."""
+    faces = [
+        {
+            "face": replace(face.face, embedding=None),
+            "quad": face.quad,
+            "pivot": replace(face.pivot, latent=_half(face.pivot)),
+        }
+        for face in work.faces
+    ]
+    return {"index": work.frame.index, "shot": work.shot, "faces": faces}
+
+
+def _outline(work: Work) -> State:
+    """What neighbours in time are asked for."""
+    faces = [{"face": f.face, "quad": f.quad, "pivot": f.pivot} for f in work.faces]
+    return {"shot": work.shot, "faces": faces}
+
+
+def _ghost(outline: State) -> Work:
+    faces = (FaceWork(f["face"], f["quad"], None, pivot=f["pivot"]) for f in outline["faces"])
+    return Work(None, outline["shot"], tuple(faces))  # type: ignore[arg-type]

@@ -1,0 +1,366 @@
+"""A swap in chunks, each finished for good: a killed run goes on where it stopped (composer level).
+
+The work folder ``.NAME.vidswap`` lies beside the output: it is on the same disk, so publishing is a
+rename and what fits there fits under the final name; it is found again by the output's name alone, from
+any machine that sees the folder; and nobody has to look elsewhere for what fills the disk. It holds the
+finished chunks, the journal of :mod:`vidswap.journal`, and the states of all stages at the last two
+borders between chunks; it is removed once the output has its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from vidswap import __version__, weights
+from vidswap.analysis import Analysis, KeptChunks, State, analysis_key
+from vidswap.cache import JSON, ContentCache, content_key
+from vidswap.errors import OutputError
+from vidswap.identities import SourceIdentity
+from vidswap.journal import Chunk, ChunkRecord, Journal, RunKey
+from vidswap.session import Session
+from vidswap.settings import as_dict
+from vidswap.snapshots import pack, unpack
+from vidswap.stages import Selection
+from vidswap.streaming import run_stages
+from vidswap.video import VideoInfo, VideoWriter, open_frames, open_writer
+from vidswap.video.versions import library_versions
+
+Log = Callable[[str], None]
+Tell = Callable[[int], None]
+
+_LOG = logging.getLogger(__name__)
+_STATE = "state"
+_OWN = ("state", "joined", "marked", ".chunk-", ".joined", ".marked", ".vidswap-")
+"""How the names of the run's files begin, beside those of the journal."""
+_NETWORKS = (
+    "mobilestylegan", "rgb-heads", "encoder", "dlib-resnet",
+    "facemesh", "iris", "blazeface-full", "blazeface-short",
+)  # fmt: skip
+_IN_MP4 = frozenset(
+    {"libx264", "libx265", "libsvtav1", "libaom-av1", "h264_nvenc", "hevc_nvenc", "av1_nvenc"}
+)
+"""Encoders whose pieces are MP4 whatever the output: it keeps every time exactly."""
+
+
+@dataclass
+class ChunkFigures:
+    """What :meth:`ChunkedRun.encode` did."""
+
+    frames: int = 0
+    """Frames of the output."""
+    made: int = 0
+    """Those of them that were made this time, not found finished."""
+    swapped: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class ChunkedRun:
+    """One clip on its way, chunk by chunk. Use as a context manager; it holds the work folder.
+
+    Leaving the block by an error keeps what is finished; a folder without one finished chunk is removed.
+
+    :param start_seconds: range of the target, as for ``open_frames``.
+    :param restart: begin again, whatever is there.
+    :raises UsageError: the folder holds a run with other settings (named), or a run is at work in it.
+    :raises OutputError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        info: VideoInfo,
+        target: Path,
+        output: Path,
+        selection: Selection,
+        *,
+        start_seconds: float | None = None,
+        end_seconds: float | None = None,
+        restart: bool = False,
+        log: Log = lambda _line: None,
+    ) -> None:
+        self.session, self.info, self.target = session, info, target
+        self.selection, self.log = selection, log
+        self.range = (start_seconds, end_seconds)
+        self.folder = work_folder(output)
+        self.suffix = piece_suffix(session.config.video.codec, output)
+        self.records: list[ChunkRecord] = []
+        key = self._key()
+        self.journal = Journal.open(self.folder, key, restart=restart)
+        self._states = ContentCache(self.folder / _STATE)
+        self._digest = key.digest
+        self._done = False
+
+    # --- the frames -----------------------------------------------------------------------------
+
+    def encode(self, tell: Tell, *, total: int | None = None) -> ChunkFigures:
+        """Finish all chunks; those that are finished already are left as they are.
+
+        :param tell: called with the number of frames done so far after each frame.
+        :param total: how many frames there will be, for the log.
+        """
+        state, complete = self._resume()
+        figures = ChunkFigures(frames=self.frames_done)
+        figures.swapped = sum(int(record.data.get("swapped", 0)) for record in self.records)
+        if self.records:
+            self.log(f"resuming: {self.frames_done} of {total or '?'} frames are done")
+        began = time.perf_counter()
+        if not complete:
+            self._make(state, figures, tell)
+        figures.seconds = time.perf_counter() - began
+        return figures
+
+    def _make(self, state: State | None, figures: ChunkFigures, tell: Tell) -> None:
+        run = Analysis(self.session, self.selection, self._kept(), self._length, state)
+        start, end = self.range
+        with (
+            open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
+            # Finished frames are decoded and dropped: seeking would be quicker, but not exact.
+            run_stages(
+                islice(frames, self.frames_done, None), run.stages(), queue_size=2, source_name="decode"
+            ) as results,
+        ):
+            with _Piece(self, run, figures) as piece:
+                for frame, faces in results:
+                    piece.write(frame, faces > 0)
+                    figures.frames, figures.made = figures.frames + 1, figures.made + 1
+                    figures.swapped += faces > 0
+                    tell(figures.frames)
+                    if run.is_border(frame.index):
+                        piece.finish(last=False)
+                piece.finish(last=True)
+            figures.stages = {stat.name: stat.busy_seconds for stat in results.stats}
+        if run.replayed_frames:
+            self.log(f"faces and inversions of {run.replayed_frames} frames were taken from the cache")
+
+    @property
+    def frames_done(self) -> int:
+        """Frames in finished chunks."""
+        return self.records[-1].chunk.end_frame if self.records else 0
+
+    @property
+    def pieces(self) -> list[Path]:
+        """The finished chunks' files, in order."""
+        return [record.path for record in self.records]
+
+    def stopped(self, total: int | None) -> str:
+        """For the user who interrupted: what is kept, and how to go on."""
+        if not self.records:
+            return f"stopped before the first {self._length} frames were done; nothing is kept"
+        return (
+            f"stopped with {self.frames_done} of {total or '?'} frames done; "
+            "run the same command again to go on"
+        )
+
+    # --- going on -------------------------------------------------------------------------------
+
+    def _resume(self) -> tuple[State | None, bool]:
+        """State at the first border that is not done, and whether there is nothing left to do."""
+        records: list[ChunkRecord] = []
+        while (chunk := self.journal.chunk_at(len(records))) is not None:
+            expected = records[-1].chunk.end_frame if records else 0
+            record = self.journal.finished(chunk) if chunk.first_frame == expected else None
+            if record is None:
+                break
+            records.append(record)
+        self.records = records
+        if records and records[-1].data.get("last"):
+            return None, True
+        while records:
+            found = self._states.get(_STATE, self._state_key(self.frames_done))
+            if found is not None:
+                return unpack(found, self.session.device), False
+            _LOG.warning("the state after frame %d is lost; going back a chunk", self.frames_done)
+            records.pop()
+        return None, False
+
+    def finish_chunk(self, chunk: Chunk, state: State | None, data: dict[str, JSON]) -> None:
+        """Enter a chunk that lies closed at its temporary name."""
+        if state is not None:
+            key = self._state_key(chunk.end_frame)
+            if not self._states.put(_STATE, key, pack(state)):
+                raise OutputError(
+                    f"no room left in {self.folder}; free some space and run the same command "
+                    "again, finished work is kept"
+                )
+        record = self.journal.record(chunk, verify=_count_pictures, suffix=self.suffix, data=data)
+        self.records.append(record)
+        old = chunk.first_frame - self._length
+        if old > 0:
+            with suppress(OSError):
+                self._states.path_of(_STATE, self._state_key(old)).unlink(missing_ok=True)
+
+    def _state_key(self, border: int) -> dict[str, JSON]:
+        return {"run": self._digest, "border": border}
+
+    @property
+    def _length(self) -> int:
+        return self.session.config.runs.chunk_frames
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def temporary(self, name: str) -> Path:
+        """A file of the run's own in the work folder: ``joined`` or ``marked`` with a suffix."""
+        return self.folder / name
+
+    def finish(self) -> None:
+        """The output has its name: remove the work folder."""
+        self._done = True
+
+    def __enter__(self) -> ChunkedRun:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._done and self.journal.chunk_at(0) is not None:
+            self.journal.close()
+            return
+        for path in list(self.folder.iterdir()):
+            if path.name.startswith(_OWN):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+        self.journal.discard()
+
+    # --- keys -----------------------------------------------------------------------------------
+
+    def _key(self) -> RunKey:
+        session, selection = self.session, self.selection
+        options: dict[str, Any] = as_dict(session.config)
+        for name in ("threads", "device", "runs"):
+            del options[name]
+        options["device"] = session.device.type
+        options["runs"] = {"chunk_frames": self._length}
+        options["start"], options["end"] = self.range
+        options["face"] = selection.wanted
+        if selection.source is not None:
+            options["source"] = _named(selection.source)
+        for number, source in selection.per_track.items():
+            options[f"face {number}"] = _named(source)
+        return RunKey(
+            input=content_key(self.target),
+            weights={**_network_hashes(), "generator": session.generator.identifier, **self._mixer()},
+            options=options,
+            versions=_versions(),
+        )
+
+    def _mixer(self) -> dict[str, str]:
+        name = f"mixer-{self.session.mixer.name}"
+        return {name: _hash(name)} if weights.available(name) else {"mixer": name}
+
+    def _kept(self) -> KeptChunks:
+        runs = self.session.config.runs
+        start, end = self.range
+        key = analysis_key(
+            self.session, self.selection,
+            input=content_key(self.target), start=start, end=end, chunk_frames=self._length,
+            networks=_network_hashes(), versions=_versions(),
+        )  # fmt: skip
+        cache = None
+        if runs.keep_latents:
+            cache = ContentCache(weights.home() / "cache", max_bytes=round(runs.cache_gb * 2**30))
+        return KeptChunks(cache, key, self.session.device)
+
+
+class _Piece:
+    """The chunk that is being written."""
+
+    def __init__(self, run: ChunkedRun, analysis: Analysis, figures: ChunkFigures) -> None:
+        self.run, self.analysis, self.figures = run, analysis, figures
+        self._writer: VideoWriter | None = None
+        self._first = (0, 0)
+        self._frames = self._swapped = 0
+
+    def write(self, frame: Any, swapped: bool) -> None:
+        if self._writer is None:
+            index = len(self.run.records)
+            path = self.run.journal.temporary_of(Chunk(index, frame.index, 1), self.run.suffix)
+            path.unlink(missing_ok=True)
+            self._writer = open_writer(path, self.run.info, self.run.session.config.video)
+            self._first, self._frames, self._swapped = (frame.index, frame.pts), 0, 0
+        self._writer.write(frame)
+        self._frames += 1
+        self._swapped += swapped
+
+    def finish(self, *, last: bool) -> None:
+        """Close and enter the chunk, if there is one."""
+        writer = self._writer
+        if writer is None:
+            return
+        writer.close()
+        self._writer = None
+        self.figures.warnings += [w for w in writer.warnings if w not in self.figures.warnings]
+        chunk = Chunk(len(self.run.records), self._first[0], self._frames, self._first[1])
+        state = None if last else self.analysis.borders.pop(chunk.end_frame)
+        self.run.finish_chunk(chunk, state, {"swapped": self._swapped, "last": last})
+
+    def __enter__(self) -> _Piece:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.discard()
+
+
+def work_folder(output: Path) -> Path:
+    """Where an output's unfinished run lies."""
+    output = Path(output).absolute()
+    name = output.name
+    if len(name.encode()) > 200:  # with what is added it must stay a name that disks take
+        name = hashlib.sha256(name.encode()).hexdigest()[:32] + output.suffix
+    return output.with_name(f".{name}.vidswap")
+
+
+def piece_suffix(codec: str, output: Path) -> str:
+    """Container of the chunks: MP4 where it holds the codec, else that of the output."""
+    suffix = output.suffix.lower()
+    return ".mp4" if codec in _IN_MP4 and suffix != ".webm" else suffix
+
+
+def _count_pictures(path: Path) -> int:
+    """Pictures in a chunk, every one decoded."""
+    with open_frames(path, deinterlace=False) as frames:
+        count = sum(1 for _ in frames)
+        return count if frames.damage is None else -1
+
+
+def _named(source: SourceIdentity) -> str:
+    digest = hashlib.sha256()
+    for tensor in (source.code, source.embedding):
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return f"{source.label} ({digest.hexdigest()[:8]})"
+
+
+def _network_hashes() -> dict[str, JSON]:
+    return {name: _hash(name) for name in _NETWORKS if weights.available(name)}
+
+
+def _hash(name: str) -> str:
+    return content_key(weights.locate(name)).partition("-")[2]
+
+
+def _versions() -> dict[str, JSON]:
+    return {"vidswap": __version__, "torch": torch.__version__, **library_versions()}
