@@ -340,10 +340,11 @@ def _job(clip: _Clip, number: int, shared: Job, pattern: str) -> Job:
         raise UsageError(f"{where}: end {end:g} is not after start {start:g}: give a later end")
     if "output" in words:
         inner = _inner_path(str(words["output"]), "output", where)
-        inner = Path(_filled(str(inner), clip, source, number, where))
+        inner = _contained(_filled(str(inner), clip, source, number, where), where)
     else:
-        inner = clip.below.parent / _filled(pattern, clip, source, number, "--pattern")
-    output = shared.output / _contained(inner, where)
+        name = _filled(pattern, clip, source, number, "--pattern")
+        inner = clip.below.parent / _contained(name, "--pattern")
+    output = shared.output / inner
     output_kind(output)
     return replace(
         shared, index=number, name=str(clip.below), target=clip.target, output=output, source=source,
@@ -419,16 +420,16 @@ def _filled(
     return re.sub(r"\{([^{}]*)\}", value_of, pattern)
 
 
-def _contained(inner: Path, where: str) -> Path:
+def _contained(text: str, where: str) -> Path:
     """A result's path below the output folder.
 
-    :raises UsageError: it is absolute or climbs out.
+    :raises UsageError: it is empty, absolute or climbs out.
     """
-    parts = {*inner.parts, *PureWindowsPath(str(inner)).parts}
-    if inner.is_absolute() or PureWindowsPath(str(inner)).is_absolute() or ".." in parts:
-        raise UsageError(f"{where}: the result {str(inner)!r} would lie outside of the output folder")
+    inner, windows = Path(text), PureWindowsPath(text)
+    if inner.is_absolute() or windows.is_absolute() or ".." in {*inner.parts, *windows.parts}:
+        raise UsageError(f"{where}: the result {text!r} would lie outside of the output folder")
     if not inner.name or inner.name.startswith(".vidswap"):
-        raise UsageError(f"{where}: {str(inner)!r} cannot be the name of a result")
+        raise UsageError(f"{where}: {text!r} cannot be the name of a result")
     return inner
 
 

@@ -27,8 +27,10 @@ from vidswap.errors import Interrupted, VidswapError
 
 COMMANDS = {
     "swap": ("vidswap.cli.swap:swap_command", "Swap a face through a whole clip."),
+    "batch": ("vidswap.cli.batch:batch_command", "Swap a folder, glob or list of clips."),
     "preview": ("vidswap.cli.preview:preview_command", "Show single frames before the long run."),
     "faces": ("vidswap.cli.faces:faces_command", "List who is in a clip, and when."),
+    "export": ("vidswap.cli.export:export_command", "Write masks, latents, crops, landmarks."),
     "evaluate": ("vidswap.cli.evaluate:evaluate_command", "Measure an output beside its target."),
     "verify": ("vidswap.cli.verify:verify_command", "Say how a file is marked as synthetic."),
     "sample": ("vidswap.cli.sample:sample_command", "Make a clip of a person who does not exist."),

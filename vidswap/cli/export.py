@@ -1,0 +1,96 @@
+"""``vidswap export``: what the stages know of a clip, as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidswap.cli.logs import State, one_line
+from vidswap.cli.options import PATH, TIME, config_options, force_option, log_options, make_config
+from vidswap.cli.progress import ProgressView, clock
+from vidswap.errors import UsageError
+
+
+@click.command("export", short_help="Write masks, latents, crops, landmarks of a clip.")
+@click.argument("target", type=PATH)
+@click.option(
+    "-o", "--output", required=True, type=PATH, metavar="FOLDER",
+    help="Where the files go; it appears when all of them are whole.",
+)  # fmt: skip
+@click.option(
+    "--what", metavar="LIST", default="masks,latents,landmarks,quads", show_default=True,
+    help="Some of masks,latents,crops,landmarks,quads,embeddings.",
+)  # fmt: skip
+@click.option("--start", type=TIME, metavar="TIME", help="First moment that is looked at.")
+@click.option("--end", type=TIME, metavar="TIME", help="Moment to stop at.")
+@click.option(
+    "--face", default="all", show_default=True, metavar="WHICH",
+    help="all, largest, or numbers that `vidswap faces` shows: 0,2.",
+)  # fmt: skip
+@click.option(
+    "--masks", "mask_format", default="png", show_default=True, metavar="png|ffv1",
+    help="Masks as a picture a face, or as one lossless video.",
+)  # fmt: skip
+@click.option("--npz", is_flag=True, help="Latents as .npz as well.")
+@config_options
+@force_option
+@click.option("--no-progress", is_flag=True, help="Show no progress.")
+@log_options
+@click.pass_context
+def export_command(
+    ctx: click.Context,
+    target: Path,
+    output: Path,
+    what: str,
+    start: float | None,
+    end: float | None,
+    face: str,
+    mask_format: str,
+    npz: bool,
+    preset: tuple[str, ...],
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    force: bool,
+    no_progress: bool,
+    **named: Any,
+) -> None:
+    """Write masks, latents, crops, landmarks, quads and identity embeddings of TARGET's faces.
+
+    \b
+    vidswap export clip.mp4 -o clip-export/
+    vidswap export clip.mp4 -o masks/ --what masks --masks ffv1 --set composite.occlusion=false
+    vidswap export clip.mp4 -o faces/ --what crops,landmarks --face largest
+
+    Latents need inversion, about as long as a swap; so do masks, unless composite.occlusion is
+    off. manifest.json in FOLDER says what is there and with which settings and weights it was made.
+    """
+    state = ctx.ensure_object(State)
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
+    config, _ = make_config(preset, config_file, settings, {"device": ("--device", named["device"])})
+
+    from vidswap.exporting import export
+
+    with ProgressView() as view:
+        report = export(
+            target,
+            output,
+            what=[name.strip() for name in what.split(",") if name.strip()],
+            config=config,
+            face=face,
+            start_seconds=start,
+            end_seconds=end,
+            mask_format=mask_format,
+            npz=npz,
+            force=force,
+            progress=None if no_progress else view,
+            log=state.log,
+        )
+    for warning in report.warnings:
+        state.warn(warning)
+    click.echo(
+        f"{one_line(str(report.output))}: {report.frames} frames, {report.faces} faces of "
+        f"{report.tracks} people, in {clock(report.seconds_total)}"
+    )

@@ -1,0 +1,518 @@
+"""What the stages know of a clip, as files for other tools (composer level). Format version 1.
+
+An export is a folder:
+
+* ``manifest.json``: ``format`` (``vidswap-export``), ``format_version``, ``vidswap``, ``target``
+  (name, content key, sizes, rotation, pixel aspect ratio), ``time_base``, ``frames``, ``tracks``
+  (a person each: faces, first and last pts), ``what``, ``generator``, ``settings``, ``weights``
+  (SHA-256 by name) and ``files`` (bytes and SHA-256 of all but the manifest and pictures).
+* ``frames.jsonl``: a line a frame: ``frame`` (from 0 at the first one exported), ``pts``,
+  ``seconds``, ``shot``, ``tracks`` seen in it.
+* ``landmarks.jsonl``: a line a face: ``frame``, ``pts``, ``track``, ``score``, ``box`` (left,
+  top, right, bottom), ``keypoints`` 5 x 2, ``mesh`` 468 x 3 (MediaPipe's order), ``iris`` 2 x 5 x 2
+  or null, in display coordinates: the upright picture, square pixels, pixel centres at .5.
+* ``quads.jsonl``: a line a face: ``frame``, ``pts``, ``track``, ``quad``, corners TL, BL, BR, TR
+  of the aligned crop in display coordinates, smoothed as a swap smooths them.
+* ``crops/track-T/FFFFFF.png``: the aligned face, 512 x 512, 8 bits, of frame FFFFFF.
+* ``masks/track-T/FFFFFF.png``: opacity of the swapped area, 8-bit grey, in upright stored pixels
+  of the frame; or ``masks.mkv``, lossless FFV1, all faces together, a picture for every frame
+  (Matroska rounds times to 1 ms: ``frames.jsonl`` has the exact ones).
+* ``latents.safetensors`` (``.npz`` on request, ``metadata`` as JSON in it): a row a face:
+  ``pts``, ``frame``, ``track`` int64 ``[N]``, ``codes`` float32 ``[N, n_styles, 512]`` (W+,
+  smoothed as a swap smooths them), ``error`` float32 ``[N]`` (mean squared error of the inversion).
+  Metadata, all texts: ``format`` (``vidswap-latents``), ``format_version``, ``time_base``,
+  ``generator`` (name and weights hash), ``target`` (content key), ``vidswap``.
+* ``embeddings.safetensors``: ``pts``, ``frame``, ``track``, and ``embeddings`` float32 ``[N, 128]``
+  of dlib's network; metadata likewise, ``format`` ``vidswap-embeddings``.
+
+A reader takes files of its own format version and older ones, and refuses newer ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from vidswap import __version__, weights
+from vidswap.cache import content_key, digest_of, temporary_beside
+from vidswap.compositing import combine, residual_occlusion
+from vidswap.config import RunConfig
+from vidswap.errors import InputError, OutputError, UsageError
+from vidswap.export_files import (
+    Column,
+    JsonLines,
+    MaskVideo,
+    NewFolder,
+    TensorTable,
+    all_files,
+    frame_mask,
+    rounded,
+    write_png,
+)
+from vidswap.identities import SourceIdentity, to_image, to_tensor
+from vidswap.records import FloatArray, Frame
+from vidswap.reports import Progress
+from vidswap.session import Session
+from vidswap.settings import as_dict
+from vidswap.stages import (
+    CropFaces,
+    FaceWork,
+    FindFaces,
+    FixedLagStage,
+    InvertFaces,
+    Selection,
+    Work,
+    draw_mask,
+    smooth_latents,
+    smooth_quads,
+)
+from vidswap.streaming import Stage, run_stages
+from vidswap.video import VideoInfo, check_output, open_frames, probe
+
+FORMAT_VERSION = 1
+KINDS = ("masks", "latents", "crops", "landmarks", "quads", "embeddings")
+MASK_FORMATS = ("png", "ffv1")
+
+_INDEX = (Column("pts", "int64"), Column("frame", "int64"), Column("track", "int64"))
+_FINDING = ("blazeface-full", "blazeface-short", "facemesh", "iris", "dlib-resnet")
+_INVERTING = ("mobilestylegan", "rgb-heads", "encoder")
+# Faces are selected as for a swap, which hands each its source; nothing here looks at it.
+_NOBODY = SourceIdentity("nobody", torch.zeros(1, 0, 512), torch.zeros(1, 128))
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What one export did."""
+
+    output: Path
+    frames: int
+    faces: int
+    """Faces over all frames."""
+    tracks: int
+    seconds_total: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Latents:
+    """``latents.safetensors``, read back."""
+
+    codes: FloatArray = field(repr=False)
+    """``[N, n_styles, 512]`` W+."""
+    pts: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    track: NDArray[np.int64]
+    error: FloatArray
+    time_base: Fraction
+    generator: str
+    """Name and weights hash of the generator that the codes belong to."""
+    target: str
+    """Content key of the clip."""
+    format_version: int
+
+
+def export(
+    target: str | Path,
+    output: str | Path,
+    *,
+    what: Sequence[str] = ("masks", "latents", "landmarks", "quads"),
+    config: RunConfig | None = None,
+    face: str = "all",
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    mask_format: str = "png",
+    npz: bool = False,
+    force: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    log: Callable[[str], None] = lambda _line: None,
+) -> ExportReport:
+    """Write masks, latents, crops, landmarks, quads and embeddings of a clip's faces.
+
+    Only the stages that are needed run: latents need inversion, and so do masks while
+    ``composite.occlusion`` is on (they leave out what is in front of the face).
+
+    :param output: folder, absent or empty unless ``force``; it appears whole or not at all.
+    :param what: some of :data:`KINDS`. :param face: ``all``, ``largest`` or track numbers ``0,2``.
+    :param mask_format: ``png``, a picture a face, or ``ffv1``, one video.
+    :param npz: write the latents as ``.npz`` as well.
+    :raises UsageError: unknown words, or the output is there. :raises InputError: no such clip.
+    :raises OutputError: it cannot be written.
+    """
+    kinds = _checked(what, face, mask_format, npz)
+    target, output = Path(target), Path(output)
+    if output.suffix and not output.is_dir():
+        raise UsageError(f"the output {output} must be a folder: give a name without a suffix")
+    began = time.perf_counter()
+    info = probe(target)
+    check_output(output, target, force=force)
+    _require_replaceable(output)
+    session = Session(config or RunConfig())
+    log(f"exporting {', '.join(sorted(kinds))} on {session.device}")
+    run = _Export(session, info, kinds, mask_format, npz, progress)
+    try:
+        with NewFolder(output, temporary_beside(output.absolute())) as folder:
+            run(folder, face, start_seconds, end_seconds)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {output} ({error.strerror or error}): free some space or choose another -o"
+        ) from error
+    warnings = () if run.tracks else (f"no face was found in {target.name}",)
+    faces = sum(track["faces"] for track in run.tracks.values())
+    seconds = time.perf_counter() - began
+    return ExportReport(output, run.frames, faces, len(run.tracks), seconds, warnings)
+
+
+def _require_replaceable(output: Path) -> None:
+    """A folder is replaced as a whole, so it must hold an export and nothing of anyone else's.
+
+    :raises UsageError: it holds something else.
+    """
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    own = {"manifest.json", "frames.jsonl", "masks.mkv", "latents.npz", *KINDS}
+    own |= {f"{kind}.{suffix}" for kind in KINDS for suffix in ("jsonl", "safetensors")}
+    others = sorted({path.name for path in output.iterdir()} - own)
+    if others or not (output / "manifest.json").is_file():
+        shown = others[0] if others else "no manifest.json"
+        raise UsageError(
+            f"the output folder {output} is not an export ({shown}) and will not be replaced: "
+            "choose another -o"
+        )
+
+
+def _checked(what: Sequence[str], face: str, mask_format: str, npz: bool) -> frozenset[str]:
+    unknown = [name for name in what if name not in KINDS]
+    if unknown or not what:
+        raise UsageError(f"--what: expected some of {', '.join(KINDS)}, got {', '.join(what) or 'none'}")
+    if mask_format not in MASK_FORMATS:
+        raise UsageError(f"--masks: expected {' or '.join(MASK_FORMATS)}, got {mask_format!r}")
+    if npz and "latents" not in what:
+        raise UsageError("--npz is a form of the latents: add latents to --what")
+    if face not in ("all", "largest") and not all(n.isdigit() for n in face.split(",")):
+        raise UsageError(f"--face: expected all, largest or track numbers such as 0,2, got {face!r}")
+    return frozenset(what)
+
+
+@dataclass
+class _Occluded:
+    """Stage: take out of the masks what is in front of the face, as a swap does."""
+
+    session: Session
+
+    @torch.no_grad()
+    def __call__(self, work: Work) -> Work:
+        options = self.session.config.composite
+        made = []
+        for face in work.faces:
+            code = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
+            drawn = self.session.generator.synthesize(
+                code, size=self.session.config.inversion.fast_size
+            )
+            inversion = to_image(drawn)
+            occlusion = combine(residual_occlusion(face.crop.image, inversion, face.solid), None)
+            if occlusion is not None and occlusion.any():
+                face = replace(face, solid=draw_mask(face.crop, options, occlusion))
+            made.append(replace(face, inversion=inversion))
+        return work.with_faces(made)
+
+
+@dataclass
+class _Export:
+    """One clip on its way into its folder."""
+
+    session: Session
+    info: VideoInfo
+    kinds: frozenset[str]
+    mask_format: str
+    npz: bool
+    progress: Callable[[Progress], None] | None
+    frames: int = 0
+    tracks: dict[int, dict[str, int]] = field(default_factory=dict)
+
+    def __call__(
+        self, folder: Path, face: str, start: float | None, end: float | None
+    ) -> None:
+        began = time.perf_counter()
+        with ExitStack() as stack:
+            files = _Files(folder, self.kinds, self.mask_format, self.info, self.session)
+            stack.callback(files.abandon)
+            reader = stack.enter_context(
+                open_frames(self.info.path, start_seconds=start, end_seconds=end, info=self.info)
+            )
+            stages = self._stages(Selection(face, _NOBODY))
+            works = stack.enter_context(run_stages(reader, stages, queue_size=2, source_name="decode"))
+            for work in works:
+                self._count(work)
+                files.append(work)
+                self._tell(began)
+            files.finish(self._metadata(), npz=self.npz)
+        self._write_manifest(folder)
+
+    @property
+    def occludes(self) -> bool:
+        return "masks" in self.kinds and self.session.config.composite.occlusion
+
+    @property
+    def inverts(self) -> bool:
+        return "latents" in self.kinds or self.occludes
+
+    @property
+    def _generator(self) -> str | None:
+        """Name and weights hash; None when nothing was inverted."""
+        return self.session.generator.identifier if self.inverts else None
+
+    def _stages(self, selection: Selection) -> list[Stage]:
+        """The stages of a swap, up to the last one that is needed."""
+        session = self.session
+        config, smooth = session.config, session.config.smooth
+        stages = [Stage("find faces", FindFaces(session, session.new_finder(), selection))]
+        if smooth.quad > 0 and smooth.lag > 0:
+            stages.append(Stage("steady quads", FixedLagStage(smooth.lag, smooth_quads(smooth.quad))))
+        if not self.kinds - {"landmarks", "quads"}:
+            return stages
+        stages.append(Stage("crop", CropFaces(config.composite)))
+        if self.inverts:
+            stages.append(Stage("invert", InvertFaces(session)))
+            if smooth.latent > 0 and smooth.lag > 0:
+                steady = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
+                stages.append(Stage("steady latents", steady))
+        if self.occludes:
+            stages.append(Stage("occlusion", _Occluded(session)))
+        return stages
+
+    def _count(self, work: Work) -> None:
+        self.frames += 1
+        for face in work.faces:
+            pts = work.frame.pts
+            track = self.tracks.setdefault(
+                face.face.track_id, {"faces": 0, "first_pts": pts, "last_pts": pts}
+            )
+            track["faces"] += 1
+            track["last_pts"] = pts
+
+    def _tell(self, began: float) -> None:
+        if self.progress is not None:
+            rate = self.frames / max(time.perf_counter() - began, 1e-6)
+            total = self.info.n_frames_hint
+            left = max(0, total - self.frames) / rate if total else None
+            self.progress(Progress(self.frames, total, rate, left))
+
+    def _metadata(self) -> dict[str, str]:
+        """What tables say of themselves."""
+        return {
+            "format_version": str(FORMAT_VERSION),
+            "time_base": str(self.info.time_base),
+            "generator": self._generator or "",
+            "target": _content(self.info),
+            "vidswap": __version__,
+        }
+
+    def _write_manifest(self, folder: Path) -> None:
+        info = self.info
+        listed = [path for path in all_files(folder) if path.suffix != ".png"]
+        known, used = set(weights.names()), _FINDING + (_INVERTING if self.inverts else ())
+        manifest = {
+            "format": "vidswap-export",
+            "format_version": FORMAT_VERSION,
+            "vidswap": __version__,
+            "target": {
+                "name": info.path.name,
+                "content": _content(info),
+                "stored_size_wh": list(info.size_wh),
+                "display_size_wh": list(info.display_size_wh),
+                "rotation": info.rotation,
+                "sample_aspect_ratio": str(info.sample_aspect_ratio),
+            },
+            "time_base": str(info.time_base),
+            "frames": self.frames,
+            "tracks": {str(number): self.tracks[number] for number in sorted(self.tracks)},
+            "what": [kind for kind in KINDS if kind in self.kinds],
+            "generator": self._generator,
+            "settings": as_dict(self.session.config),
+            "weights": {name: weights.status(name).sha256 for name in used if name in known},
+            "files": {
+                path.relative_to(folder).as_posix(): {
+                    "bytes": path.stat().st_size, "sha256": _sha256(path),
+                }
+                for path in listed
+            },
+        }  # fmt: skip
+        text = json.dumps(manifest, indent=1, ensure_ascii=False)
+        (folder / "manifest.json").write_bytes((text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def _content(info: VideoInfo) -> str:
+    """Content key of a clip; of a folder of pictures that of all of them."""
+    if info.files:
+        return digest_of([[path.name, content_key(path)] for path in info.files])
+    return content_key(info.path)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _Files:
+    """The open files of an export."""
+
+    def __init__(
+        self,
+        folder: Path,
+        kinds: frozenset[str],
+        mask_format: str,
+        info: VideoInfo,
+        session: Session,
+    ) -> None:
+        self.folder = folder
+        self.kinds = kinds
+        self.session = session
+        self.index = JsonLines(folder / "frames.jsonl")
+        self.lines = {
+            kind: JsonLines(folder / f"{kind}.jsonl") for kind in ("landmarks", "quads") if kind in kinds
+        }
+        self.tables: dict[str, TensorTable] = {}
+        if "latents" in kinds:
+            codes = Column("codes", "float32", (session.generator.n_styles, 512))
+            columns = (*_INDEX, codes, Column("error", "float32"))
+            self.tables["latents"] = TensorTable(folder / "latents.safetensors", columns)
+        if "embeddings" in kinds:
+            columns = (*_INDEX, Column("embeddings", "float32", (128,)))
+            self.tables["embeddings"] = TensorTable(folder / "embeddings.safetensors", columns)
+        in_video = "masks" in kinds and mask_format == "ffv1"
+        self.video = MaskVideo(folder / "masks.mkv", info) if in_video else None
+
+    def append(self, work: Work) -> None:
+        """Write what is wanted of one frame."""
+        frame = work.frame
+        self.index.append(
+            {
+                "frame": frame.index, "pts": frame.pts, "seconds": round(frame.pts_seconds, 6),
+                "shot": work.shot, "tracks": [face.face.track_id for face in work.faces],
+            }
+        )  # fmt: skip
+        for face in work.faces:
+            self._lines(face, frame)
+            self._tables(face, frame)
+            if "crops" in self.kinds:
+                write_png(self._picture("crops", face, frame), face.crop.image)
+        if "masks" in self.kinds:
+            masks = [frame_mask(face.solid, face.quad, frame) for face in work.faces]
+            if self.video is not None:
+                self.video.append(frame, masks)
+            else:
+                for face, mask in zip(work.faces, masks, strict=True):
+                    write_png(self._picture("masks", face, frame), mask)
+
+    def _lines(self, face: FaceWork, frame: Frame) -> None:
+        found = face.face
+        row: dict[str, Any] = {"frame": frame.index, "pts": frame.pts, "track": found.track_id}
+        if "quads" in self.lines:
+            self.lines["quads"].append({**row, "quad": rounded(face.quad)})
+        if "landmarks" in self.lines:
+            self.lines["landmarks"].append(
+                {
+                    **row,
+                    "score": round(float(found.score), 4),
+                    "box": rounded(found.box_xyxy),
+                    "keypoints": rounded(found.keypoints_xy),
+                    "mesh": None if found.mesh_xyz is None else rounded(found.mesh_xyz),
+                    "iris": None if found.iris_xy is None else rounded(found.iris_xy),
+                }
+            )
+
+    def _tables(self, face: FaceWork, frame: Frame) -> None:
+        row = {"pts": frame.pts, "frame": frame.index, "track": face.face.track_id}
+        if "latents" in self.tables:
+            self.tables["latents"].append(**row, codes=face.pivot.latent, error=face.pivot.error)
+        if "embeddings" in self.tables:
+            with torch.no_grad():
+                image = to_tensor(face.crop.image, self.session.device)
+                embedding = self.session.identity.embed_aligned(image)[0].cpu().numpy()
+            self.tables["embeddings"].append(**row, embeddings=embedding)
+
+    def _picture(self, kind: str, face: FaceWork, frame: Frame) -> Path:
+        return self.folder / kind / f"track-{face.face.track_id}" / f"{frame.index:06d}.png"
+
+    def finish(self, metadata: dict[str, str], *, npz: bool) -> None:
+        """Close everything and put the tables together."""
+        for lines in self._all_lines():
+            lines.close()
+        for kind, table in self.tables.items():
+            own = {"format": f"vidswap-{kind}", **metadata}
+            table.finish(own, npz=npz and kind == "latents")
+        if self.video is not None:
+            self.video.close()
+            self.video = None
+
+    def abandon(self) -> None:
+        """Let go of what is still open; without effect after :meth:`finish`."""
+        for lines in self._all_lines():
+            lines.close()
+        for table in self.tables.values():
+            table.close()
+        if self.video is not None:
+            self.video.discard()
+
+    def _all_lines(self) -> Iterator[JsonLines]:
+        yield self.index
+        yield from self.lines.values()
+
+
+def read_latents(path: str | Path) -> Latents:
+    """Read ``latents.safetensors`` of this format version or an older one.
+
+    :raises InputError: missing, damaged, not latents of vidswap, or of a newer version.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+            version = _version_of(metadata, path)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        time_base = Fraction(metadata["time_base"])
+        generator, target = metadata["generator"], metadata["target"]
+    except (SafetensorError, OSError, KeyError, ValueError, ZeroDivisionError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as latents ({reason}): export them again") from error
+    codes = arrays.get("codes", np.zeros(0, np.float32))
+    count = len(codes)
+    expected = {"pts": "int64", "frame": "int64", "track": "int64", "error": "float32"}
+    fits = codes.ndim == 3 and codes.shape[2] == 512 and codes.dtype == np.float32
+    for name, dtype in expected.items():
+        array = arrays.get(name)
+        fits = fits and array is not None and array.shape == (count,) and array.dtype == dtype
+    if not fits or not np.isfinite(codes).all() or time_base <= 0:
+        raise InputError(f"{path} does not hold what latents should: export them again")
+    return Latents(
+        codes, arrays["pts"], arrays["frame"], arrays["track"], arrays["error"], time_base,
+        generator, target, version,
+    )  # fmt: skip
+
+
+def _version_of(metadata: dict[str, str], path: Path) -> int:
+    if metadata.get("format") != "vidswap-latents":
+        raise InputError(f"{path} holds no latents of vidswap: name a latents.safetensors of an export")
+    text = metadata.get("format_version", "")
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"{path} has the format version {text!r}: export it again")
+    if int(text) > FORMAT_VERSION:
+        raise InputError(
+            f"{path} has format version {text}, this vidswap reads up to {FORMAT_VERSION}: update vidswap"
+        )
+    return int(text)
