@@ -248,7 +248,7 @@ def write_image(frame: Frame, path: str | os.PathLike[str], *, quality: int = 95
 def _write_deep_png(rgb: NDArray[np.float32], path: str | os.PathLike[str]) -> None:
     height, width = rgb.shape[:2]
     codes = np.rint(np.clip(rgb, 0, 1) * 65535).astype(">u2")
-    native = av.VideoFrame(width, height, "rgb48be")
+    native: Any = av.VideoFrame(width, height, "rgb48be")
     rows = np.frombuffer(native.planes[0], np.uint8).reshape(-1, native.planes[0].line_size)
     rows[:height, : width * 6] = codes.reshape(height, -1).view(np.uint8)
     encoder = av.CodecContext.create("png", "w")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import av
 import av.error
+import av.sidedata.sidedata
 import numpy as np
 
 from vidswap.errors import InputError

@@ -124,7 +124,8 @@ def _examine(path: Path) -> _Piece:
             if stream is None:
                 raise OutputError(f"{path} holds no video; encode it again")
             tags = {key.lower(): value for key, value in container.metadata.items()}
-            count, depth, first, recent = 0, 0, None, []
+            count, depth, first = 0, 0, None
+            recent: list[int] = []
             for packet in container.demux(stream):
                 if not packet.size:
                     continue
@@ -178,7 +179,7 @@ class _Joint(PartialOutput):
         first = self.pieces[0].first_seconds
         with ExitStack() as stack, output_errors(self.path):
             target = None
-            window = (None, None)
+            window: tuple[Fraction | None, Fraction | None] = (None, None)
             shift = -first if self.info is None else self._shift(start, first)
             if self.info is not None and self.info.kind == "video":
                 target = stack.enter_context(open_input(self.info.path))
@@ -248,7 +249,7 @@ class _Joint(PartialOutput):
         )  # fmt: skip
 
     def _add_video(self, container: Any, template: Any, target: Any) -> Any:
-        source = main_video_stream(template)
+        source: Any = main_video_stream(template)
         video = container.add_stream_from_template(source, opaque=True)
         video.time_base = source.time_base
         if has_alpha_mode(source):

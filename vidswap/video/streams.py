@@ -129,7 +129,8 @@ def _add(
     """
     name = codec_name(stream)
     if kind == "cover" and muxer == "matroska":
-        return _attach_cover(container, stream, info, name)
+        _attach_cover(container, stream, info, name)
+        return None
     if kind == "attachment":
         if muxer != "matroska":
             raise ValueError(f"{muxer} files hold no attachments")

@@ -150,6 +150,7 @@ class VideoWriter(PartialOutput):
         with output_errors(self.path):
             if self._shift is None:
                 self._start(frame.pts)
+            assert self._shift is not None
             native = self._to_encode(frame)
             native.pts, native.time_base = frame.pts - self._shift, frame.time_base
             native.pict_type = 0  # else the encoder would repeat the target's choice of key frames
