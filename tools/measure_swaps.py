@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""How well mixers work on inverted real faces, beside no swap and the layer-wise mixer, in one run.
+
+    python tools/measure_swaps.py FOLDER_OF_PHOTOS CLIP [CLIP ...] [--frames 2] [--pairs 24]
+
+Sources are the photos; targets are the photos and frames of the clips; pairs are those whose identity
+distance is at least 0.7. All figures are of the frame after paste-back: identity distance (dlib network,
+which took part in the training) to the source's photo, retrieval of the source among synthetic people, and
+what should stay the target's: pose, expression (mesh after Procrustes, in inter-ocular distances), opening of
+the mouth and the eyes, gaze.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vidswap import warp, weights
+from vidswap.errors import NoFaceError
+from vidswap.identities import SourceIdentity, prepare_source, to_tensor
+from vidswap.mixing import make_mixer
+from vidswap.models import aligned_mesh as shape
+from vidswap.models.aligned_mesh import AlignedMesh
+from vidswap.records import Frame
+from vidswap.session import Session
+from vidswap.settings import load_config
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Regenerate, Selection, Work
+from vidswap.video import grab_frame, open_frames, probe, read_region
+
+_PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
+_APART = 0.7
+METHODS = {
+    "no swap": {"mix.strength": 0.0, "mix.refine_steps": 0, "mix.mixer": "layers"},
+    "layers 5-13": {"mix.refine_steps": 0, "mix.mixer": "layers"},
+    "gated": {"mix.refine_steps": 0, "mix.mixer": "gated"},
+    "gated, refined (default)": {"mix.mixer": "gated"},
+}
+
+
+def variant(session: Session, preset: str, overrides: dict) -> Session:
+    """The same networks with other settings of mixing."""
+    config, _ = load_config(preset=preset, overrides=overrides)
+    other = Session(config)
+    for name in ("device", "generator", "identity", "encoder", "cache"):
+        other.__dict__[name] = getattr(session, name)
+    other.__dict__["mixer"] = make_mixer(
+        config.mix, session.generator.n_styles,
+        locate=weights.locate, available=weights.available, device=session.device,
+    )  # fmt: skip
+    return other
+
+
+def target_frames(photos: list[Path], clips: list[Path], count: int) -> list[tuple[str, Frame]]:
+    found = []
+    for path in photos:
+        with open_frames(path) as frames:
+            found.append((path.stem, next(iter(frames))))
+    for clip in clips:
+        seconds = probe(clip).duration_seconds or 0.0
+        for at in np.linspace(0, seconds, count + 2)[1:-1]:
+            found.append((clip.stem, grab_frame(clip, float(at))))
+    return found
+
+
+def inverted(session: Session, frame: Frame) -> Work:
+    nobody = SourceIdentity("nobody", torch.zeros(0), torch.zeros(0))
+    find = FindFaces(session, session.new_finder(), Selection("largest", nobody))
+    return InvertFaces(session)(CropFaces(session.config.composite)(find(frame)))
+
+
+class Judge:
+    """Measures of a pasted face beside its target."""
+
+    def __init__(self, session: Session, distractors: int) -> None:
+        self.session = session
+        paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
+        self.meshes = AlignedMesh.load(*paths, refine_eyes=True)
+        self.gallery = self._people(distractors)
+
+    @torch.no_grad()
+    def _people(self, count: int) -> torch.Tensor:
+        generator, identity = self.session.generator, self.session.identity
+        rows = []
+        for seed in range(count):
+            code = generator.sample(700_000 + seed, psi=0.8)[:, None].expand(1, generator.n_styles, -1)
+            rows.append(identity.embed_aligned(generator.synthesize(code, size=128)))
+        return torch.cat(rows)
+
+    @torch.no_grad()
+    def __call__(self, source: SourceIdentity, target: np.ndarray, made: np.ndarray) -> dict[str, float]:
+        old, new = to_tensor(target, "cpu"), to_tensor(made, "cpu")
+        embedding = self.session.identity.embed_aligned(new)
+        away = float((embedding - source.embedding).norm())
+        others = (self.gallery - embedding).norm(dim=1)
+        (mesh, _, iris), (mesh2, _, iris2) = self.meshes(old), self.meshes(new)
+        turn = shape.rotation_angle_degrees(shape.head_rotation(mesh), shape.head_rotation(mesh2))
+        expression = shape.expression_vector(mesh) - shape.expression_vector(mesh2)
+        return {
+            "identity": away,
+            "top-1": float(away < float(others.min())),
+            "pose °": float(turn),
+            "expression": float(expression.view(-1, 2).norm(dim=1).mean()),
+            "mouth": float((shape.mouth_opening(mesh) - shape.mouth_opening(mesh2)).abs()),
+            "eyes": float((shape.eye_aspect(mesh) - shape.eye_aspect(mesh2)).abs().mean()),
+            "gaze": float((shape.gaze(mesh, iris) - shape.gaze(mesh2, iris2)).norm(dim=-1).mean()),
+        }
+
+
+def swapped(session: Session, work: Work, source: SourceIdentity) -> np.ndarray:
+    """The target's crop after paste-back, ``[512, 512, 3]``."""
+    face = replace(work.faces[0], source=source)
+    drawn = Regenerate(session)(work.with_faces([face]))
+    frame, _ = PasteFaces(session.config)(drawn)
+    box = (0, 0, *frame.upright_size_wh)
+    image, _ = warp.crop(read_region(frame, box), face.quad / frame.display_scale_xy, face.crop.size)
+    return image
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", type=Path)
+    parser.add_argument("clips", type=Path, nargs="*")
+    parser.add_argument("--frames", type=int, default=2, help="frames of each clip")
+    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--distractors", type=int, default=200)
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--sheet", type=Path, help="target, then each method, a row a pair")
+    options = parser.parse_args()
+    config, _ = load_config(preset=options.preset)
+    session = Session(config)
+    photos = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in _PHOTOS)
+    sources = []
+    for path in photos:
+        try:
+            sources.append(prepare_source(session, [str(path)]))
+        except NoFaceError as error:
+            print(f"left out: {error}")
+    works = [
+        (name, work)
+        for name, frame in target_frames(photos, options.clips, options.frames)
+        if (work := inverted(session, frame)).faces
+    ]
+    judge = Judge(session, options.distractors)
+    pairs = []
+    for (name, work), source in product(works, sources):
+        with torch.no_grad():
+            own = session.identity.embed_aligned(to_tensor(work.faces[0].crop.image, "cpu"))
+        if float((own - source.embedding).norm()) >= _APART:
+            pairs.append((name, work, source))
+    order = np.random.default_rng(5).permutation(len(pairs))[: options.pairs]
+    pairs = [pairs[i] for i in sorted(order)]
+    variants = {name: variant(session, options.preset, changes) for name, changes in METHODS.items()}
+    totals: dict[str, list[dict]] = {name: [] for name in variants}
+    rows = []
+    for _name, work, source in pairs:
+        target = work.faces[0].crop.image
+        pictures = [target]
+        for name, other in variants.items():
+            pictures.append(swapped(other, work, source))
+            totals[name].append(judge(source, target, pictures[-1]))
+        rows.append(np.concatenate(pictures, axis=1))
+    keys = list(totals["no swap"][0])
+    print(f"{len(pairs)} pairs, {options.distractors} distractors")
+    print("| method | " + " | ".join(keys) + " |\n|---" * 1 + "|---" * len(keys) + "|")
+    for name, found in totals.items():
+        print(f"| {name} | " + " | ".join(f"{np.mean([r[k] for r in found]):.3f}" for k in keys) + " |")
+    if options.sheet:
+        sheet = np.concatenate(rows, axis=0)
+        Image.fromarray((sheet.clip(0, 1) * 255 + 0.5).astype(np.uint8)).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()
