@@ -78,6 +78,7 @@ install_project() {
 # Runs a command with its output in $LOG and the current step shown on one line.
 run_logged() {
     local pid line status shown=""
+    : >"$LOG"
     "$@" >"$LOG" 2>&1 9>&- &
     pid=$!
     trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
