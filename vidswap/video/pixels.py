@@ -201,7 +201,7 @@ def planes_to_native(frame: Frame, *, name: str | None = None) -> Any:
     width, height = frame.size_wh
     native = av.VideoFrame(width, height, name or frame.layout.name)
     for plane, samples in zip(native.planes, frame.planes, strict=True):
-        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         data = np.ascontiguousarray(samples).reshape(samples.shape[0], -1).view(np.uint8)
         rows[: data.shape[0], : data.shape[1]] = data
     native.color_range = 2 if frame.layout.color_range == "pc" else 1
