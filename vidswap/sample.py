@@ -25,7 +25,7 @@ from vidswap.compositing import composite
 from vidswap.config import RunConfig
 from vidswap.errors import UsageError
 from vidswap.identities import to_image
-from vidswap.landmarks import FACE_OVAL
+from vidswap.landmarks import EYE_CORNERS, FACE_OVAL
 from vidswap.mixing.directions import Directions, edit, load_directions
 from vidswap.models.aligned_mesh import AlignedMesh, eye_aspect, gaze, head_rotation, mouth_opening
 from vidswap.provenance import MarkInfo, container_tags, mark_output
@@ -125,6 +125,19 @@ def head_and_shoulders(mesh: FloatArray, size: int = _MASK_SIDE) -> FloatArray:
     return _smooth(matte * _smooth(np.clip(rim / 0.07, 0, 1))).astype(np.float32)
 
 
+def around_eyes(mesh: FloatArray, size: int = _MASK_SIDE) -> FloatArray:
+    """Soft ovals ``[size, size]`` around both eyes, which every aligned crop has at one place."""
+    axis = (np.arange(size) + 0.5) / size
+    x, y = np.meshgrid(axis, axis)
+    nearest = np.full((size, size), np.inf)
+    for first, second in EYE_CORNERS:
+        centre = (mesh[first, :2] + mesh[second, :2]) / 2
+        width = np.linalg.norm(mesh[second, :2] - mesh[first, :2])
+        far = np.hypot((x - centre[0]) / (1.05 * width), (y - centre[1]) / (0.72 * width))
+        nearest = np.minimum(nearest, far)
+    return _smooth(np.clip((1.15 - nearest) / 0.4, 0, 1)).astype(np.float32)
+
+
 def _smooth(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return x * x * (3 - 2 * x)
 
@@ -195,6 +208,8 @@ class _Stage:
     session: Session
     directions: Directions
     code: Tensor
+    eyes: FloatArray
+    """``[M, M]`` opacity of the area around the eyes, the same on every picture of the crop."""
     side: float
     """Side of the crop in the picture, pixels, before the camera's zoom."""
 
@@ -205,8 +220,20 @@ class _Stage:
         cheap = sorted(int(size) for size in getattr(generator, "heads", {}))
         return next((size for size in cheap if size >= 1.05 * self.side), generator.resolution)
 
-    @torch.no_grad()
     def draw(self, amounts: dict[str, float]) -> FloatArray:
+        """The person ``[S, S, 3]``. A blink is taken from a picture of its own, around the eyes
+        only: the direction for it changes skin and background a little too."""
+        picture = self._drawn({**amounts, "eyes": 0.0})
+        if not amounts.get("eyes"):
+            return picture
+        size = (self.drawn_side, self.drawn_side)
+        share = functional.interpolate(
+            torch.from_numpy(self.eyes)[None, None], size, mode="bilinear", align_corners=False
+        )[0, 0].numpy()[..., None]
+        return picture + share * (self._drawn(amounts) - picture)
+
+    @torch.no_grad()
+    def _drawn(self, amounts: dict[str, float]) -> FloatArray:
         code = edit(self.code, amounts, self.directions)
         return to_image(self.session.generator.synthesize(code, size=self.drawn_side))
 
@@ -309,7 +336,7 @@ def _film(
     directions = load_directions(weights.locate("directions"), session.device)
     code, mesh = _settled(session, directions, seed)
     acting = Acting(seed, seconds)
-    stage = _Stage(session, directions, code, 0.92 * min(size_wh))
+    stage = _Stage(session, directions, code, around_eyes(mesh), 0.92 * min(size_wh))
     matte = head_and_shoulders(mesh)
     backdrop = Backdrop(stage.draw({}), matte, size_wh, seed)
     total = max(1, round(seconds * FPS))
