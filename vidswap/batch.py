@@ -45,7 +45,7 @@ NO_FACE = "no face"
 
 _LOG = logging.getLogger(__name__)
 # Settings that change how fast a result comes, not what it shows.
-_NOT_IN_KEY = ("threads", "device")
+_NOT_IN_KEY = ("threads", "device", "runs")
 
 
 @dataclass

@@ -14,11 +14,15 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image
 
 from vidswap.config import VideoConfig
 from vidswap.geometry import quad_box
+from vidswap.identities import to_tensor
 from vidswap.records import FloatArray, Frame, PixelLayout
+from vidswap.session import Session
+from vidswap.stages import FaceWork, Work
 from vidswap.video import VideoInfo, open_writer
 from vidswap.warp import paste_sample
 
@@ -35,6 +39,9 @@ class Column:
     """``int64`` or ``float32``."""
     shape: tuple[int, ...] = ()
     """Of one row."""
+
+
+_INDEX = (Column("pts", "int64"), Column("frame", "int64"), Column("track", "int64"))
 
 
 class TensorTable:
@@ -209,6 +216,112 @@ class MaskVideo:
     def discard(self) -> None:
         if self._writer is not None:
             self._writer.discard()
+
+
+class ExportFiles:
+    """The open files of an export."""
+
+    def __init__(
+        self,
+        folder: Path,
+        kinds: frozenset[str],
+        mask_format: str,
+        info: VideoInfo,
+        session: Session,
+    ) -> None:
+        self.folder = folder
+        self.kinds = kinds
+        self.session = session
+        self.index = JsonLines(folder / "frames.jsonl")
+        self.lines = {
+            kind: JsonLines(folder / f"{kind}.jsonl") for kind in ("landmarks", "quads") if kind in kinds
+        }
+        self.tables: dict[str, TensorTable] = {}
+        if "latents" in kinds:
+            codes = Column("codes", "float32", (session.generator.n_styles, 512))
+            columns = (*_INDEX, codes, Column("error", "float32"))
+            self.tables["latents"] = TensorTable(folder / "latents.safetensors", columns)
+        if "embeddings" in kinds:
+            columns = (*_INDEX, Column("embeddings", "float32", (128,)))
+            self.tables["embeddings"] = TensorTable(folder / "embeddings.safetensors", columns)
+        in_video = "masks" in kinds and mask_format == "ffv1"
+        self.video = MaskVideo(folder / "masks.mkv", info) if in_video else None
+
+    def append(self, work: Work) -> None:
+        """Write what is wanted of one frame."""
+        frame = work.frame
+        self.index.append(
+            {
+                "frame": frame.index, "pts": frame.pts, "seconds": round(frame.pts_seconds, 6),
+                "shot": work.shot, "tracks": [face.face.track_id for face in work.faces],
+            }
+        )  # fmt: skip
+        for face in work.faces:
+            self._lines(face, frame)
+            self._tables(face, frame)
+            if "crops" in self.kinds:
+                write_png(self._picture("crops", face, frame), face.crop.image)
+        if "masks" in self.kinds:
+            masks = [frame_mask(face.solid, face.quad, frame) for face in work.faces]
+            if self.video is not None:
+                self.video.append(frame, masks)
+            else:
+                for face, mask in zip(work.faces, masks, strict=True):
+                    write_png(self._picture("masks", face, frame), mask)
+
+    def _lines(self, face: FaceWork, frame: Frame) -> None:
+        found = face.face
+        row: dict[str, Any] = {"frame": frame.index, "pts": frame.pts, "track": found.track_id}
+        if "quads" in self.lines:
+            self.lines["quads"].append({**row, "quad": rounded(face.quad)})
+        if "landmarks" in self.lines:
+            self.lines["landmarks"].append(
+                {
+                    **row,
+                    "score": round(float(found.score), 4),
+                    "box": rounded(found.box_xyxy),
+                    "keypoints": rounded(found.keypoints_xy),
+                    "mesh": None if found.mesh_xyz is None else rounded(found.mesh_xyz),
+                    "iris": None if found.iris_xy is None else rounded(found.iris_xy),
+                }
+            )
+
+    def _tables(self, face: FaceWork, frame: Frame) -> None:
+        row = {"pts": frame.pts, "frame": frame.index, "track": face.face.track_id}
+        if "latents" in self.tables:
+            self.tables["latents"].append(**row, codes=face.pivot.latent, error=face.pivot.error)
+        if "embeddings" in self.tables:
+            with torch.no_grad():
+                image = to_tensor(face.crop.image, self.session.device)
+                embedding = self.session.identity.embed_aligned(image)[0].cpu().numpy()
+            self.tables["embeddings"].append(**row, embeddings=embedding)
+
+    def _picture(self, kind: str, face: FaceWork, frame: Frame) -> Path:
+        return self.folder / kind / f"track-{face.face.track_id}" / f"{frame.index:06d}.png"
+
+    def finish(self, metadata: dict[str, str], *, npz: bool) -> None:
+        """Close everything and put the tables together."""
+        for lines in self._all_lines():
+            lines.close()
+        for kind, table in self.tables.items():
+            own = {"format": f"vidswap-{kind}", **metadata}
+            table.finish(own, npz=npz and kind == "latents")
+        if self.video is not None:
+            self.video.close()
+            self.video = None
+
+    def abandon(self) -> None:
+        """Let go of what is still open; without effect after :meth:`finish`."""
+        for lines in self._all_lines():
+            lines.close()
+        for table in self.tables.values():
+            table.close()
+        if self.video is not None:
+            self.video.discard()
+
+    def _all_lines(self) -> Iterator[JsonLines]:
+        yield self.index
+        yield from self.lines.values()
 
 
 def all_files(folder: Path) -> Iterator[Path]:

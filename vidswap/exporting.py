@@ -33,42 +33,26 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from vidswap import __version__, weights
 from vidswap.cache import content_key, digest_of, temporary_beside
 from vidswap.compositing import combine, residual_occlusion
 from vidswap.config import RunConfig
-from vidswap.errors import InputError, OutputError, UsageError
-from vidswap.export_files import (
-    Column,
-    JsonLines,
-    MaskVideo,
-    NewFolder,
-    TensorTable,
-    all_files,
-    frame_mask,
-    rounded,
-    write_png,
-)
-from vidswap.identities import SourceIdentity, to_image, to_tensor
-from vidswap.records import FloatArray, Frame
+from vidswap.errors import OutputError, UsageError
+from vidswap.export_files import ExportFiles, NewFolder, all_files
+from vidswap.identities import SourceIdentity, to_image
+from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.reports import Progress
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
     CropFaces,
-    FaceWork,
     FindFaces,
     FixedLagStage,
     InvertFaces,
@@ -81,11 +65,11 @@ from vidswap.stages import (
 from vidswap.streaming import Stage, run_stages
 from vidswap.video import VideoInfo, check_output, open_frames, probe
 
-FORMAT_VERSION = 1
+__all__ = ["FORMAT_VERSION", "KINDS", "ExportReport", "Latents", "export", "read_latents"]
+
 KINDS = ("masks", "latents", "crops", "landmarks", "quads", "embeddings")
 MASK_FORMATS = ("png", "ffv1")
 
-_INDEX = (Column("pts", "int64"), Column("frame", "int64"), Column("track", "int64"))
 _FINDING = ("blazeface-full", "blazeface-short", "facemesh", "iris", "dlib-resnet")
 _INVERTING = ("mobilestylegan", "rgb-heads", "encoder")
 # Faces are selected as for a swap, which hands each its source; nothing here looks at it.
@@ -103,24 +87,6 @@ class ExportReport:
     tracks: int
     seconds_total: float
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Latents:
-    """``latents.safetensors``, read back."""
-
-    codes: FloatArray = field(repr=False)
-    """``[N, n_styles, 512]`` W+."""
-    pts: NDArray[np.int64]
-    frame: NDArray[np.int64]
-    track: NDArray[np.int64]
-    error: FloatArray
-    time_base: Fraction
-    generator: str
-    """Name and weights hash of the generator that the codes belong to."""
-    target: str
-    """Content key of the clip."""
-    format_version: int
 
 
 def export(
@@ -246,7 +212,7 @@ class _Export:
     ) -> None:
         began = time.perf_counter()
         with ExitStack() as stack:
-            files = _Files(folder, self.kinds, self.mask_format, self.info, self.session)
+            files = ExportFiles(folder, self.kinds, self.mask_format, self.info, self.session)
             stack.callback(files.abandon)
             reader = stack.enter_context(
                 open_frames(self.info.path, start_seconds=start, end_seconds=end, info=self.info)
@@ -366,153 +332,3 @@ def _sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-class _Files:
-    """The open files of an export."""
-
-    def __init__(
-        self,
-        folder: Path,
-        kinds: frozenset[str],
-        mask_format: str,
-        info: VideoInfo,
-        session: Session,
-    ) -> None:
-        self.folder = folder
-        self.kinds = kinds
-        self.session = session
-        self.index = JsonLines(folder / "frames.jsonl")
-        self.lines = {
-            kind: JsonLines(folder / f"{kind}.jsonl") for kind in ("landmarks", "quads") if kind in kinds
-        }
-        self.tables: dict[str, TensorTable] = {}
-        if "latents" in kinds:
-            codes = Column("codes", "float32", (session.generator.n_styles, 512))
-            columns = (*_INDEX, codes, Column("error", "float32"))
-            self.tables["latents"] = TensorTable(folder / "latents.safetensors", columns)
-        if "embeddings" in kinds:
-            columns = (*_INDEX, Column("embeddings", "float32", (128,)))
-            self.tables["embeddings"] = TensorTable(folder / "embeddings.safetensors", columns)
-        in_video = "masks" in kinds and mask_format == "ffv1"
-        self.video = MaskVideo(folder / "masks.mkv", info) if in_video else None
-
-    def append(self, work: Work) -> None:
-        """Write what is wanted of one frame."""
-        frame = work.frame
-        self.index.append(
-            {
-                "frame": frame.index, "pts": frame.pts, "seconds": round(frame.pts_seconds, 6),
-                "shot": work.shot, "tracks": [face.face.track_id for face in work.faces],
-            }
-        )  # fmt: skip
-        for face in work.faces:
-            self._lines(face, frame)
-            self._tables(face, frame)
-            if "crops" in self.kinds:
-                write_png(self._picture("crops", face, frame), face.crop.image)
-        if "masks" in self.kinds:
-            masks = [frame_mask(face.solid, face.quad, frame) for face in work.faces]
-            if self.video is not None:
-                self.video.append(frame, masks)
-            else:
-                for face, mask in zip(work.faces, masks, strict=True):
-                    write_png(self._picture("masks", face, frame), mask)
-
-    def _lines(self, face: FaceWork, frame: Frame) -> None:
-        found = face.face
-        row: dict[str, Any] = {"frame": frame.index, "pts": frame.pts, "track": found.track_id}
-        if "quads" in self.lines:
-            self.lines["quads"].append({**row, "quad": rounded(face.quad)})
-        if "landmarks" in self.lines:
-            self.lines["landmarks"].append(
-                {
-                    **row,
-                    "score": round(float(found.score), 4),
-                    "box": rounded(found.box_xyxy),
-                    "keypoints": rounded(found.keypoints_xy),
-                    "mesh": None if found.mesh_xyz is None else rounded(found.mesh_xyz),
-                    "iris": None if found.iris_xy is None else rounded(found.iris_xy),
-                }
-            )
-
-    def _tables(self, face: FaceWork, frame: Frame) -> None:
-        row = {"pts": frame.pts, "frame": frame.index, "track": face.face.track_id}
-        if "latents" in self.tables:
-            self.tables["latents"].append(**row, codes=face.pivot.latent, error=face.pivot.error)
-        if "embeddings" in self.tables:
-            with torch.no_grad():
-                image = to_tensor(face.crop.image, self.session.device)
-                embedding = self.session.identity.embed_aligned(image)[0].cpu().numpy()
-            self.tables["embeddings"].append(**row, embeddings=embedding)
-
-    def _picture(self, kind: str, face: FaceWork, frame: Frame) -> Path:
-        return self.folder / kind / f"track-{face.face.track_id}" / f"{frame.index:06d}.png"
-
-    def finish(self, metadata: dict[str, str], *, npz: bool) -> None:
-        """Close everything and put the tables together."""
-        for lines in self._all_lines():
-            lines.close()
-        for kind, table in self.tables.items():
-            own = {"format": f"vidswap-{kind}", **metadata}
-            table.finish(own, npz=npz and kind == "latents")
-        if self.video is not None:
-            self.video.close()
-            self.video = None
-
-    def abandon(self) -> None:
-        """Let go of what is still open; without effect after :meth:`finish`."""
-        for lines in self._all_lines():
-            lines.close()
-        for table in self.tables.values():
-            table.close()
-        if self.video is not None:
-            self.video.discard()
-
-    def _all_lines(self) -> Iterator[JsonLines]:
-        yield self.index
-        yield from self.lines.values()
-
-
-def read_latents(path: str | Path) -> Latents:
-    """Read ``latents.safetensors`` of this format version or an older one.
-
-    :raises InputError: missing, damaged, not latents of vidswap, or of a newer version.
-    """
-    path = Path(path)
-    try:
-        with safe_open(path, "np") as file:
-            metadata = file.metadata() or {}
-            version = _version_of(metadata, path)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        time_base = Fraction(metadata["time_base"])
-        generator, target = metadata["generator"], metadata["target"]
-    except (SafetensorError, OSError, KeyError, ValueError, ZeroDivisionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read as latents ({reason}): export them again") from error
-    codes = arrays.get("codes", np.zeros(0, np.float32))
-    count = len(codes)
-    expected = {"pts": "int64", "frame": "int64", "track": "int64", "error": "float32"}
-    fits = codes.ndim == 3 and codes.shape[2] == 512 and codes.dtype == np.float32
-    for name, dtype in expected.items():
-        array = arrays.get(name)
-        fits = fits and array is not None and array.shape == (count,) and array.dtype == dtype
-    if not fits or not np.isfinite(codes).all() or time_base <= 0:
-        raise InputError(f"{path} does not hold what latents should: export them again")
-    return Latents(
-        codes, arrays["pts"], arrays["frame"], arrays["track"], arrays["error"], time_base,
-        generator, target, version,
-    )  # fmt: skip
-
-
-def _version_of(metadata: dict[str, str], path: Path) -> int:
-    if metadata.get("format") != "vidswap-latents":
-        raise InputError(f"{path} holds no latents of vidswap: name a latents.safetensors of an export")
-    text = metadata.get("format_version", "")
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"{path} has the format version {text!r}: export it again")
-    if int(text) > FORMAT_VERSION:
-        raise InputError(
-            f"{path} has format version {text}, this vidswap reads up to {FORMAT_VERSION}: update vidswap"
-        )
-    return int(text)

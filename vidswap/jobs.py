@@ -35,6 +35,8 @@ class Job:
     """Values of ``--face``."""
     force: bool = False
     """Replace an output that exists."""
+    restart: bool = False
+    """Begin again where a run of this clip was stopped."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def perform(
     report = swapper.swap_video(
         job.target, list(job.source), job.output,
         start_seconds=job.start_seconds, end_seconds=job.end_seconds, face=job.face,
-        force=job.force, progress=progress,
+        force=job.force, restart=job.restart, progress=progress,
     )  # fmt: skip
     return JobResult(
         job.index, "done", report.seconds_total, report.frames, report.frames_swapped,

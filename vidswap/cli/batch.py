@@ -59,6 +59,7 @@ _ERROR_WIDTH = 76
 @click.option("--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265.")
 @click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger.")
 @force_option
+@click.option("--restart", is_flag=True, help="Begin clips again that were stopped half-way.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @log_options
 @click.pass_context
@@ -75,6 +76,7 @@ def batch_command(
     config_file: Path | None,
     settings: tuple[str, ...],
     force: bool,
+    restart: bool,
     no_progress: bool,
     **named: Any,
 ) -> None:
@@ -86,9 +88,9 @@ def batch_command(
     vidswap batch jobs.yaml -o swapped/ --jobs 2
 
     A list is a .txt with a clip a line, or a .csv or .yaml with words for each clip: target,
-    source, output, start, end, face, preset, settings. Results that are up to date are skipped, a
-    clip that fails does not stop the others, report.json in FOLDER tells how each one ended.
-    Exits 6 when some failed.
+    source, output, start, end, face, preset, settings. Results that are up to date are skipped;
+    those made from something else are left alone unless --force. A clip that fails does not stop
+    the others, report.json in FOLDER tells how each one ended. Exits 6 when some failed.
     """
     state = ctx.ensure_object(State)
     options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
@@ -99,8 +101,9 @@ def batch_command(
 
     runner = make_engine(engine, jobs=jobs, log=state.log)
     planned = plan_batch(
-        targets, output, source=sources, config=config, pattern=pattern, face=faces, force=force
-    )
+        targets, output, source=sources, config=config, pattern=pattern, face=faces, force=force,
+        restart=restart,
+    )  # fmt: skip
     with BatchView([job.name for job in planned], jobs, quiet=no_progress) as view:
         report = run_batch(planned, runner.run, output, on_event=view, on_skipped=view.skipped)
     for line in table(report):

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from vidswap.config import RunConfig
-from vidswap.errors import UsageError, WeightsError
+from vidswap.errors import Interrupted, UsageError, WeightsError
 from vidswap.jobs import Job, JobEvent, JobResult, OnEvent, failure, perform, with_threads
 from vidswap.pipeline import Swapper
 from vidswap.reports import Progress
@@ -57,6 +57,7 @@ class Workbench:
         """Do one job; a clip that fails is a result.
 
         :raises WeightsError: it would be the same with every clip.
+        :raises Interrupted: the user stopped it.
         """
         began = time.perf_counter()
         try:
@@ -64,7 +65,7 @@ class Workbench:
                 self._swapper = None  # never two sets of networks in memory
                 self._swapper, self._config = Swapper(job.config, self._log), job.config
             return perform(job, self._swapper, progress)
-        except WeightsError:
+        except (WeightsError, Interrupted):
             raise
         except Exception as error:
             self._log(f"{job.name} failed: {type(error).__name__}: {error}")
@@ -234,7 +235,7 @@ def _work(pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, stop)
     bench = Workbench()
-    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
+    with suppress(KeyboardInterrupt, Interrupted, EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = pipe.recv()
             try:
