@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vidswap import __version__
-from vidswap.cache import digest_of, temporary_beside
+from vidswap.cache import digest_of, fsync_folder, temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import Interrupted, OutputError, UsageError
 from vidswap.identities import SourceIdentity, prepare_source
@@ -39,6 +39,8 @@ from vidswap.streaming import Stage, StageRun, run_stages
 from vidswap.video import VideoInfo, check_output, count_packets, open_frames, open_writer, probe, remux
 
 Log = Callable[[str], None]
+_MARKED_INSIDE = frozenset({".mp4", ".m4v", ".mov"})
+"""Containers that carry their mark; others have it in a file beside them."""
 
 
 def _quiet(_line: str) -> None:
@@ -173,13 +175,29 @@ class _Run:
                     start_seconds=start, end_seconds=end, metadata=container_tags(), info=self.info,
                 )  # fmt: skip
                 _require_count(joined, made.frames)
-                mark_output(joined, self.output, target=self.target, claim=self._claim())
+                self._publish(run, joined)
             except KeyboardInterrupt:
                 raise Interrupted(run.stopped(total)) from None
             run.finish()
         if not made.swapped:
             self._warn_no_face()
         return self._report(made.frames, made.swapped, made.made, made.seconds, made.stages)
+
+    def _publish(self, run: ChunkedRun, joined: Path) -> None:
+        """Marked in the work folder where it can be, so that a kill leaves nothing beside the output."""
+        claim = self._claim()
+        if self.output.suffix.lower() not in _MARKED_INSIDE:
+            mark_output(joined, self.output, target=self.target, claim=claim)
+            return
+        marked = run.temporary("marked" + self.output.suffix)
+        mark_output(joined, marked, target=self.target, claim=claim)
+        try:
+            os.replace(marked, self.output)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.output}: {error.strerror}; choose another name") from error
+        # Of an older output of this name, in a container that needed one.
+        self.output.with_name(self.output.name + ".c2pa").unlink(missing_ok=True)
+        fsync_folder(self.output.absolute().parent)
 
     def at_once(self, start: float | None, end: float | None) -> SwapReport:
         """Stills, folders and GIFs, which are short: from the first frame to the last."""

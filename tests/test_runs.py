@@ -1,0 +1,239 @@
+"""Swaps that are killed, interrupted, gone on with, and begun again; faces kept for other sources."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidswap.analysis import analysis_key
+from vidswap.config import (
+    CompositeConfig,
+    InversionConfig,
+    MixConfig,
+    RunConfig,
+    RunsConfig,
+    SmoothConfig,
+)
+from vidswap.errors import Interrupted, UsageError
+from vidswap.identities import SourceIdentity, to_image
+from vidswap.inversion import Inverter
+from vidswap.pipeline import Swapper
+from vidswap.records import Frame
+from vidswap.reports import Progress
+from vidswap.runs import piece_suffix, work_folder
+from vidswap.session import Session
+from vidswap.stages import Selection
+from vidswap.video import open_frames
+from vidswap.video.sample_writer import SampleWriter
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAMES, CHUNK = 7, 2
+# Every stage keeps its state, but little is computed.
+CHEAP = RunConfig(
+    device="cpu",
+    threads=1,
+    inversion=InversionConfig(encoder=False, first_steps=1, next_steps=1),
+    mix=MixConfig(refine_steps=1, mixer="layers"),
+    smooth=SmoothConfig(lag=1),
+    composite=CompositeConfig(occlusion=False),
+    runs=RunsConfig(chunk_frames=CHUNK, keep_latents=False),
+)
+CHEAP_OPTIONS = (
+    "device=cpu", "threads=1", "inversion.encoder=false", "inversion.first_steps=1",
+    "inversion.next_steps=1", "mix.refine_steps=1", "mix.mixer=layers", "smooth.lag=1",
+    "composite.occlusion=false", f"runs.chunk_frames={CHUNK}", "runs.keep_latents=false",
+)  # fmt: skip
+KEEPING = replace(CHEAP, runs=replace(CHEAP.runs, keep_latents=True))
+SOURCE = "synthetic:5"
+
+
+@pytest.fixture(scope="module")
+def home(weights_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of these tests' own beside the real weights."""
+    folder = tmp_path_factory.mktemp("home")
+    for entry in weights_home.iterdir():
+        if entry.name != "cache":
+            (folder / entry.name).symlink_to(entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDSWAP_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def session(home: Path) -> Session:
+    return Session(CHEAP)
+
+
+def swapper(session: Session, config: RunConfig = CHEAP, log: list[str] | None = None) -> Swapper:
+    """With the networks that are loaded already."""
+    made = Swapper(config, (log if log is not None else []).append)
+    for name in ("device", "generator", "identity", "encoder"):
+        made.session.__dict__[name] = getattr(session, name)
+    return made
+
+
+@pytest.fixture(scope="module")
+def clip(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A generated face that moves over a grey ground, with sound."""
+    generator = session.generator
+    code = generator.sample(11)[:, None].repeat(1, generator.n_styles, 1)
+    with torch.no_grad():
+        face = to_image(generator.synthesize(code, size=generator.resolution))
+    face = (face.reshape(256, 4, 256, 4, 3).mean((1, 3)) * 255).astype(np.uint8)
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    sound = np.sin(np.arange(FRAMES * 1920) * 0.05).astype(np.float32) * 0.2
+    options = {"size_wh": (320, 240), "fps": 25, "sound_rate_hz": 48000, "metadata": {}}
+    with SampleWriter(path, sound=sound, **options) as writer:
+        for index in range(FRAMES):
+            picture = np.full((240, 320, 3), 70, np.uint8)
+            left = 40 + 3 * index
+            picture[20 + index : 228 + index, left : left + 220] = face[4:212, 20:240]
+            writer.write(picture)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(session: Session, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The swap that nobody stopped; its faces and inversions are kept."""
+    output = tmp_path_factory.mktemp("whole") / "out.mp4"
+    report = swapper(session, KEEPING).swap_video(clip, SOURCE, output)
+    assert (report.frames, report.frames_swapped) == (FRAMES, FRAMES)
+    assert [path.name for path in output.parent.iterdir()] == ["out.mp4"]
+    return output
+
+
+def frames_of(path: Path) -> list[Frame]:
+    with open_frames(path) as frames:
+        return list(frames)
+
+
+def assert_same_frames(made: Path, wanted: Path) -> None:
+    ours, theirs = frames_of(made), frames_of(wanted)
+    assert [frame.pts for frame in ours] == [frame.pts for frame in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        for plane, expected in zip(one.planes, other.planes, strict=True):
+            assert np.array_equal(plane, expected), f"frame {one.index}"
+
+
+def stopping_at(frame: int):
+    def progress(state: Progress) -> None:
+        if state.frames_done >= frame:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def entries(folder: Path) -> int:
+    """Finished chunks in the journal."""
+    try:
+        return (folder / "journal.jsonl").read_text().count('"type":"chunk"')
+    except FileNotFoundError:
+        return 0
+
+
+def kill_after(chunks: int, clip: Path, output: Path) -> None:
+    """The real command, killed as soon as so many chunks are finished."""
+    options = [part for option in CHEAP_OPTIONS for part in ("--set", option)]
+    command = ["swap", str(clip), "-s", SOURCE, "-o", str(output), "--no-progress", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vidswap", *command], env=environment, stderr=subprocess.PIPE
+    )
+    try:
+        while entries(work_folder(output)) < chunks:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
+def test_killed_runs_go_on_to_the_frames_of_one_that_was_not(
+    session: Session, clip: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.mp4"
+    folder = work_folder(output)
+    kill_after(1, clip, output)
+    first = (folder / "chunk-000000.mp4").read_bytes()
+    kill_after(2, clip, output)
+    assert (folder / "chunk-000000.mp4").read_bytes() == first
+    assert not output.exists()
+    log: list[str] = []
+    done = entries(folder) * CHUNK
+    report = swapper(session, CHEAP, log).swap_video(clip, SOURCE, output)
+    assert f"resuming: {done} of {FRAMES} frames are done" in log and done >= 2 * CHUNK
+    assert (report.frames, report.frames_swapped) == (FRAMES, FRAMES)
+    assert_same_frames(output, whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_an_interrupted_run_refuses_other_settings_and_goes_on_without_inversion(
+    session: Session, clip: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("inverted although the clip's inversions are kept")
+
+    monkeypatch.setattr(Inverter, "step", never)
+    output = tmp_path / "out.mp4"
+    made = swapper(session, KEEPING)
+    with pytest.raises(Interrupted, match=f"stopped with 2 of {FRAMES} frames done; run the same command"):
+        made.swap_video(clip, SOURCE, output, progress=stopping_at(3))
+    assert not output.exists() and entries(work_folder(output)) == 1
+    weaker = replace(KEEPING, mix=replace(KEEPING.mix, strength=0.5))
+    with pytest.raises(UsageError, match=r"mix\.strength: 1\.0, now 0\.5.*--restart"):
+        swapper(session, weaker).swap_video(clip, SOURCE, output)
+    with pytest.raises(UsageError, match="source: .*synthetic:6"):
+        made.swap_video(clip, "synthetic:6", output)
+    damage = work_folder(output) / "chunk-000000.mp4"
+    damage.write_bytes(damage.read_bytes()[:-9])
+    report = made.swap_video(clip, SOURCE, output)
+    assert report.frames == FRAMES
+    assert_same_frames(output, whole)
+
+
+def test_a_restart_begins_again_and_a_stop_before_the_first_chunk_leaves_nothing(
+    session: Session, clip: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.mp4"
+    made = swapper(session, KEEPING)
+    with pytest.raises(Interrupted):
+        made.swap_video(clip, "synthetic:6", output, progress=stopping_at(CHUNK + 1))
+    assert entries(work_folder(output)) == 1
+    with pytest.raises(Interrupted, match="nothing is kept"):
+        made.swap_video(clip, SOURCE, output, restart=True, progress=stopping_at(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inversions_do_not_depend_on_the_source_or_on_what_is_made_of_them(session: Session) -> None:
+    def key(config: RunConfig, label: str) -> dict:
+        source = SourceIdentity(label, torch.zeros(1, 23, 512), torch.zeros(1, 128))
+        return analysis_key(swapper(session, config).session, Selection("largest", source))
+
+    stronger = replace(CHEAP, composite=CompositeConfig(feather=10), mix=MixConfig(strength=0.3))
+    assert key(stronger, "a") == key(CHEAP, "b")
+    for other in (
+        replace(CHEAP, inversion=InversionConfig(encoder=False, next_steps=2)),
+        replace(CHEAP, smooth=SmoothConfig(lag=3)),
+    ):
+        assert key(other, "a") != key(CHEAP, "a")
+
+
+def test_chunks_are_mp4_where_that_holds_the_codec() -> None:
+    assert piece_suffix("libx264", Path("out.mkv")) == ".mp4"
+    assert piece_suffix("libx264", Path("out.webm")) == ".webm"
+    assert piece_suffix("ffv1", Path("out.MKV")) == ".mkv"
+    folder = work_folder(Path("x" * 250 + ".mp4"))
+    assert len(folder.name) < 60 and folder == work_folder(Path("x" * 250 + ".mp4"))

@@ -1,0 +1,90 @@
+"""States survive being written down bit for bit; look-ahead goes on over a border."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidswap.cache import ContentCache
+from vidswap.faces.track import Tracker
+from vidswap.inversion import WarmState
+from vidswap.records import Face
+from vidswap.snapshots import pack, unpack
+from vidswap.streaming import FixedLag, fixed_lag
+
+CPU = torch.device("cpu")
+
+
+def back(value):
+    return unpack(pack(value), CPU)
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple)
+    | st.dictionaries(st.integers() | st.tuples(st.integers(), st.text()), inner),
+    max_leaves=12,
+))  # fmt: skip
+def test_plain_values_come_back_as_they_were(value) -> None:
+    assert repr(back(value)) == repr(value)  # NaN is not equal to itself, -0.0 is to 0.0
+
+
+def test_arrays_tensors_and_records_come_back_through_a_file(tmp_path) -> None:
+    state = {
+        3: (1, WarmState(torch.randn(1, 23, 512), None, float("nan"))),
+        "small": np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
+        "shared": np.float32(0.1),
+    }
+    cache = ContentCache(tmp_path)
+    assert cache.put("state", {"border": 4}, pack(state))
+    found = unpack(cache.get("state", {"border": 4}), CPU)
+    assert torch.equal(found[3][1].code, state[3][1].code)
+    assert found[3][1].encoded is None and math.isnan(found[3][1].psnr) and found[3][0] == 1
+    assert found["small"].dtype == np.uint8 and np.array_equal(found["small"], state["small"])
+    assert found["shared"] == state["shared"] and found["shared"].dtype == np.float32
+
+
+def test_a_state_is_what_it_was_when_it_was_taken() -> None:
+    array = np.zeros(4, np.float32)
+    packed = pack([array])
+    array += 1
+    assert unpack(packed, CPU)[0].sum() == 0
+
+
+def test_tracks_go_on_as_if_nothing_had_been() -> None:
+    def faces(t: int) -> list[Face]:
+        box = np.array([10 + 3 * t, 10, 60 + 3 * t, 60], np.float32)
+        return [Face(box, 0.9, np.full((5, 2), 30 + t, np.float32), embedding=np.full(128, 0.05, np.float32))]
+
+    straight, first, second = Tracker(), Tracker(), Tracker()
+    for t in range(4):
+        straight.update(faces(t), t / 25)
+        first.update(faces(t), t / 25)
+    second.open, second.closed, second.next_id = back([first.open, first.closed, first.next_id])
+    assert second.update(faces(4), 4 / 25)[0].track_id == straight.update(faces(4), 4 / 25)[0].track_id
+    assert np.array_equal(second.open[0].velocity_xy, straight.open[0].velocity_xy)
+    assert second.open[0].embedded_seconds == straight.open[0].embedded_seconds
+
+
+def test_what_snapshots_do_not_know_is_refused_and_not_lost() -> None:
+    with pytest.raises(TypeError, match="Tracker"):
+        pack({"tracker": Tracker()})
+    with pytest.raises(ValueError, match="not a snapshot"):
+        unpack({}, CPU)
+
+
+@pytest.mark.parametrize("lag", [0, 1, 2, 3])
+@pytest.mark.parametrize("border", range(0, 11, 2))
+def test_look_ahead_goes_on_over_a_border(lag: int, border: int) -> None:
+    items = list(range(11))
+    straight = list(fixed_lag(items, lag, key=lambda i: i > 6))
+    holder = FixedLag(lag, key=lambda i: i > 6)
+    holder.remember(items[max(0, border - lag) : border])
+    made = [window for item in items[border:] for window in holder.process(item)]
+    made += holder.flush()
+    assert made == straight[border:]
