@@ -63,7 +63,7 @@ def test_a_file_gives_back_steps_and_units(tmp_path: Path) -> None:
 
 
 def test_the_packaged_directions_move_what_they_say(weights_home: Path) -> None:
-    """On two faces that no fit and no calibration saw: each step moves its own measure most."""
+    """On four faces that no fit and no calibration saw, each step moves its own measure most."""
     from vidswap.models.aligned_mesh import AlignedMesh, eye_aspect, head_rotation, mouth_opening
     from vidswap.models.mobile_stylegan import MobileStyleGAN
 
@@ -84,12 +84,17 @@ def test_the_packaged_directions_move_what_they_say(weights_home: Path) -> None:
             "eyes": float(eye_aspect(mesh).mean()) / 0.1,
         }
 
-    for seed in (500, 501):
-        code = generator.sample(seed, psi=0.6)[:, None].repeat(1, 23, 1)
-        for name in ("yaw", "mouth", "eyes"):
-            high = measured(edit(code, {name: 1.0}, directions))
-            low = measured(edit(code, {name: -1.0}, directions))
-            moved = {key: (high[key] - low[key]) / 2 for key in high}
-            # Lips and lids stop at closed, so one side of a step may do little.
-            assert moved[name] > (0.6 if name == "yaw" else 0.3), (seed, name, moved)
-            assert all(abs(moved[key]) < moved[name] for key in moved if key != name), moved
+    def moved(code: torch.Tensor, name: str) -> dict[str, float]:
+        high = measured(edit(code, {name: 1.0}, directions))
+        low = measured(edit(code, {name: -1.0}, directions))
+        return {key: (high[key] - low[key]) / 2 for key in high}
+
+    codes = [generator.sample(seed, psi=0.6)[:, None].repeat(1, 23, 1) for seed in range(500, 504)]
+    for name in ("yaw", "mouth", "eyes"):
+        found = [moved(code, name) for code in codes]
+        mean = {key: sum(item[key] for item in found) / len(found) for key in found[0]}
+        # Every face moves the right way. Lips and lids stop at closed, where half of the way of a
+        # face whose mouth is shut already is lost; so the size is asked of the mean only.
+        assert min(item[name] for item in found) > 0.15, found
+        assert mean[name] > (0.7 if name == "yaw" else 0.4), mean
+        assert all(abs(mean[key]) < 0.6 * mean[name] for key in mean if key != name), mean
