@@ -27,17 +27,18 @@ from vidswap.config import (
 from vidswap.errors import Interrupted, UsageError
 from vidswap.identities import SourceIdentity, to_image
 from vidswap.inversion import Inverter
+from vidswap.journal import Journal, RunKey
 from vidswap.pipeline import Swapper
-from vidswap.records import Frame
+from vidswap.records import Frame, PixelLayout
 from vidswap.reports import Progress
-from vidswap.runs import piece_suffix, work_folder
+from vidswap.runs import clear_published, piece_suffix, work_folder
 from vidswap.session import Session
 from vidswap.stages import Selection
-from vidswap.video import open_frames
+from vidswap.video import VideoWriter, open_frames, probe
 from vidswap.video.sample_writer import SampleWriter
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAMES, CHUNK = 7, 2
+FRAMES, CHUNK = 5, 2
 # Every stage keeps its state, but little is computed.
 CHEAP = RunConfig(
     device="cpu",
@@ -160,6 +161,7 @@ def kill_after(chunks: int, clip: Path, output: Path) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.timeout(900)  # several processes, on machines that may be busy
 @pytest.mark.skipif(os.name == "nt", reason="kills as POSIX does")
 def test_killed_runs_go_on_to_the_frames_of_one_that_was_not(
     session: Session, clip: Path, whole: Path, tmp_path: Path
@@ -229,6 +231,36 @@ def test_inversions_do_not_depend_on_the_source_or_on_what_is_made_of_them(sessi
         replace(CHEAP, smooth=SmoothConfig(lag=3)),
     ):
         assert key(other, "a") != key(CHEAP, "a")
+
+
+def test_a_chunk_that_is_encoded_again_is_the_same(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    ground = random.integers(40, 200, (15, 20), np.uint8).repeat(16, 0).repeat(16, 1)
+    layout = PixelLayout("yuv420p", 8, (1, 1), False, False, "tv", "bt709")
+    source = tmp_path / "source.mp4"
+    options = {"size_wh": (320, 240), "fps": 25, "sound_rate_hz": 48000, "metadata": {}}
+    with SampleWriter(source, sound=np.zeros(1920, np.float32), **options) as writer:
+        writer.write(ground[..., None].repeat(3, -1))
+    info = probe(source)
+    made = []
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        with VideoWriter(tmp_path / name, info) as writer:
+            for index in range(40):
+                planes = (np.roll(ground, 3 * index, 1), *(np.full((120, 160), 128, np.uint8),) * 2)
+                pts = index * info.nominal_step
+                writer.write(Frame(index, pts, info.time_base, layout, planes, (320, 240)))
+        made.append((tmp_path / name).read_bytes())
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_folder_left_by_a_kill_at_the_very_end_is_removed(tmp_path: Path) -> None:
+    for published in (False, True):
+        journal = Journal.open(work_folder(tmp_path / "out.mp4"), RunKey("1-a"))
+        if published:
+            journal.note_published()
+        journal.close()
+        clear_published(tmp_path / "out.mp4")
+        assert work_folder(tmp_path / "out.mp4").exists() is not published
 
 
 def test_chunks_are_mp4_where_that_holds_the_codec() -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Invert once, swap many: what a second source costs on a clip whose faces were found and inverted before.
 
-    python tools/bench_second_source.py CLIP SOURCE_A SOURCE_B [--end 2.0] [--preset default] [--set KEY=VALUE]
+    python tools/bench_second_source.py CLIP SOURCE_A SOURCE_B [--end 2] [--preset NAME] [--set KEY=VALUE]
 
 Both sources are prepared and all networks loaded before the clocks start. The cache is a fresh one; the
 weights are those of the user. Both runs are whole swaps: decode, faces, inversion or cache, drawing, paste,
@@ -77,7 +77,8 @@ def main() -> None:
             measured(swapper, options, source, Path(folder, f"{number}.mp4"))
             for number, source in enumerate(options.sources)
         ]
-        size = sum(path.stat().st_size for path in Path(fresh, "cache", "target-latents").rglob("*.safetensors"))
+        kept = Path(fresh, "cache", "target-latents").rglob("*.safetensors")
+        size = sum(path.stat().st_size for path in kept)
     for run in runs:
         print(json.dumps(run))
     first, second = runs

@@ -21,7 +21,7 @@ from vidswap.keyframes import tuned_for
 from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
-from vidswap.runs import ChunkedRun
+from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
@@ -107,6 +107,7 @@ class Swapper:
         """Swap a whole clip; see :func:`swap_video`."""
         target, output = Path(target), Path(output)
         started = time.perf_counter()
+        clear_published(output)
         check_output(output, target, force=force)
         info = probe(target)
         self.session.device  # noqa: B018 - refuse an unusable device before any work

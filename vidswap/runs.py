@@ -28,7 +28,8 @@ from vidswap.analysis import Analysis, KeptChunks, State, analysis_key
 from vidswap.cache import JSON, ContentCache, content_key
 from vidswap.errors import OutputError
 from vidswap.identities import SourceIdentity
-from vidswap.journal import Chunk, ChunkRecord, Journal, RunKey
+from vidswap.journal import JOURNAL_NAME, LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey
+from vidswap.locking import FileLock, LockTaken
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
@@ -217,7 +218,8 @@ class ChunkedRun:
         return self.folder / name
 
     def finish(self) -> None:
-        """The output has its name: remove the work folder."""
+        """The output has its name: the work folder goes when the block is left."""
+        self.journal.note_published()
         self._done = True
 
     def __enter__(self) -> ChunkedRun:
@@ -232,8 +234,10 @@ class ChunkedRun:
         if not self._done and self.journal.chunk_at(0) is not None:
             self.journal.close()
             return
-        for path in list(self.folder.iterdir()):
-            if path.name.startswith(_OWN):
+        with suppress(OSError):  # what cannot be removed is no reason to hide an error
+            for path in list(self.folder.iterdir()):
+                if not path.name.startswith(_OWN):
+                    continue
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
@@ -332,6 +336,21 @@ def work_folder(output: Path) -> Path:
     if len(name.encode()) > 200:  # with what is added it must stay a name that disks take
         name = hashlib.sha256(name.encode()).hexdigest()[:32] + output.suffix
     return output.with_name(f".{name}.vidswap")
+
+
+def clear_published(output: Path) -> None:
+    """Remove the work folder of a run whose output has its name already.
+
+    Only a kill between the last two steps of a run leaves one.
+    """
+    folder = work_folder(output)
+    try:
+        if b'"type":"published"' not in (folder / JOURNAL_NAME).read_bytes():
+            return
+        with FileLock(folder / LOCK_NAME):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, LockTaken):
+        return
 
 
 def piece_suffix(codec: str, output: Path) -> str:
