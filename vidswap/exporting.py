@@ -205,12 +205,15 @@ class _Export:
     npz: bool
     progress: Callable[[Progress], None] | None
     frames: int = 0
+    total: int | None = None
+    """A guess for the progress bar only; containers lie about it."""
     tracks: dict[int, dict[str, int]] = field(default_factory=dict)
 
     def __call__(
         self, folder: Path, face: str, start: float | None, end: float | None
     ) -> None:
         began = time.perf_counter()
+        self.total = _frames_total(self.info, start, end)
         with ExitStack() as stack:
             files = ExportFiles(folder, self.kinds, self.mask_format, self.info, self.session)
             stack.callback(files.abandon)
@@ -271,7 +274,7 @@ class _Export:
     def _tell(self, began: float) -> None:
         if self.progress is not None:
             rate = self.frames / max(time.perf_counter() - began, 1e-6)
-            total = self.info.n_frames_hint
+            total = self.total
             left = max(0, total - self.frames) / rate if total else None
             self.progress(Progress(self.frames, total, rate, left))
 
@@ -317,6 +320,15 @@ class _Export:
         }  # fmt: skip
         text = json.dumps(manifest, indent=1, ensure_ascii=False)
         (folder / "manifest.json").write_bytes((text + "\n").encode("utf-8", "surrogateescape"))
+
+
+def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> int | None:
+    if start is None and end is None:
+        return info.n_frames_hint
+    if info.duration_seconds is None or not info.average_rate:
+        return None
+    until = min(end or info.duration_seconds, info.duration_seconds)
+    return max(1, round((until - (start or 0.0)) * float(info.average_rate)))
 
 
 def _content(info: VideoInfo) -> str:
