@@ -39,7 +39,9 @@ _TABLE_SIZE = 17
 _MIN_SAMPLES = 40.0
 """Weight (pixels of the analysis size) below which a frame has no say: nearly all is hidden."""
 _SHIFT_LIMIT = np.array([28.0, 18.0, 22.0], np.float32)
-_GAIN_LIMIT = np.array([[0.85, 0.75, 0.75], [1.15, 1.20, 1.20]], np.float32)
+# Upper limits near 1: a beard or a shadow in the target widens its spread, and a gain for it would
+# redden lips and darken eyes.
+_GAIN_LIMIT = np.array([[0.85, 0.75, 0.75], [1.06, 1.0, 1.0]], np.float32)
 _LOG_FIELD_LIMIT = float(np.log(1.8))
 _FIELD_SIGMA = 0.075
 """Blur of the light map as part of the crop's side: broader than an eye, narrower than a cheek."""
