@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -20,12 +21,14 @@ from PIL import Image
 from vidswap.batch import JOURNAL_NAME, LOCK_NAME, REPORT_NAME, run_batch
 from vidswap.batch_plan import plan_batch
 from vidswap.cli.app import run as vidswap
+from vidswap.cli.batch import BatchView
 from vidswap.config import RunConfig
 from vidswap.engines import make_engine
 from vidswap.engines.local import LocalEngine
 from vidswap.errors import InputError, UsageError
 from vidswap.jobs import Job, JobEvent, JobResult, OnEvent, failure
 from vidswap.locking import FileLock
+from vidswap.reports import Progress
 
 SOURCE = "synthetic:3"
 CHEAP = ("inversion.first_steps=1", "inversion.next_steps=1", "mix.refine_steps=0", "threads=1")
@@ -338,6 +341,49 @@ def test_a_process_that_dies_takes_one_clip_with_it(tmp_path: Path) -> None:
     assert [result.index for result in results] == [0, 1, 2]
     assert all(heard == ["started", "ended"] for heard in kinds.values())
     assert not multiprocessing.active_children()
+
+
+# ------------------------------------------------------------------ command
+
+
+def test_wrong_use_of_the_command_has_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    touch(tmp_path / "in" / "a.mp4")
+    out = ["-o", str(tmp_path / "out")]
+    for code, words in (
+        (3, [str(tmp_path / "empty"), "-s", SOURCE, *out]),
+        (3, [str(tmp_path / "in"), "-s", "absent.jpg", *out]),
+        (2, [str(tmp_path / "in"), *out]),
+        (2, [str(tmp_path / "in"), "-s", SOURCE, *out, "--engine", "cloud"]),
+        (2, [str(tmp_path / "in"), "-s", SOURCE, *out, "--jobs", "0"]),
+        (2, ["-s", SOURCE, *out]),
+    ):
+        assert vidswap(["batch", *words]) == code
+        shown = capsys.readouterr()
+        assert shown.err.count("\n") == 1 and shown.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_view_has_a_bar_a_clip_or_a_line_a_clip(is_terminal: bool) -> None:
+    stream = io.StringIO()
+    with BatchView(["a.mp4", "b\n.mp4", "c.mp4"], 1, stream=stream, is_terminal=is_terminal) as view:
+        view.skipped(0)
+        for index, state in ((1, "done"), (2, "failed")):
+            view(JobEvent(index, "started"))
+            view(JobEvent(index, "progress", progress=Progress(3, 12, 0.5, 18.0)))
+            error = "it is broken" if state == "failed" else ""
+            view(JobEvent(index, "ended", result=JobResult(index, state, 9.0, 12, 12, error=error)))
+    assert view.ended == 3
+    text = stream.getvalue()
+    for line in ("a.mp4: done already", "b .mp4: done, 12 frames in 0:09", "c.mp4: failed: it is broken"):
+        assert line in text
+    if is_terminal:
+        assert "3/12 frames" in text and "3/3 clips" in text
+    else:
+        assert text.count("\n") == 3 and "[3/3] c.mp4" in text
 
 
 # ------------------------------------------------------------------ a real run

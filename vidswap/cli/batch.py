@@ -19,7 +19,7 @@ from vidswap.cli.options import (
     source_option,
 )
 from vidswap.cli.progress import clock, rate
-from vidswap.errors import BatchError
+from vidswap.errors import BatchError, Interrupted
 
 # Options that are settings by another name: argument -> (setting, option).
 _SETTINGS = {
@@ -104,8 +104,14 @@ def batch_command(
         targets, output, source=sources, config=config, pattern=pattern, face=faces, force=force,
         restart=restart,
     )  # fmt: skip
-    with BatchView([job.name for job in planned], jobs, quiet=no_progress) as view:
-        report = run_batch(planned, runner.run, output, on_event=view, on_skipped=view.skipped)
+    view = BatchView([job.name for job in planned], jobs, quiet=no_progress)
+    try:
+        with view:
+            report = run_batch(planned, runner.run, output, on_event=view, on_skipped=view.skipped)
+    except (KeyboardInterrupt, Interrupted) as error:
+        raise Interrupted(
+            f"interrupted after {view.ended} of {len(planned)} clips; the same command goes on"
+        ) from error
     for line in table(report):
         click.echo(line)
     if report.failed:
@@ -164,7 +170,8 @@ class BatchView:
         self._places: dict[int, int] = {}
         self._bars: dict[int, Any] = {}
         self._all: Any = None
-        self._done = 0
+        self.ended = 0
+        """Clips that are done, failed or were done before."""
 
     def __enter__(self) -> BatchView:
         if self._is_terminal and not self._quiet:
@@ -202,14 +209,14 @@ class BatchView:
         self._count(one_line(f"{self._names[index]}: {text}"))
 
     def _count(self, line: str) -> None:
-        self._done += 1
+        self.ended += 1
         if self._quiet:
             return
         if self._all is not None:
             self._all.write(line, file=self._stream)
             self._all.update(1)
         else:
-            print(f"[{self._done}/{len(self._names)}] {line}", file=self._stream, flush=True)
+            print(f"[{self.ended}/{len(self._names)}] {line}", file=self._stream, flush=True)
 
     def _bar(self, place: int, total: int | None, name: str, counted: str) -> Any:
         from tqdm import tqdm
@@ -226,4 +233,5 @@ class BatchView:
             bar.bar_format = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} frames{postfix}"
         bar.total = max(total, progress.frames_done) if total else None
         bar.set_postfix_str(rate(progress), refresh=False)
-        bar.update(progress.frames_done - bar.n)
+        bar.n = progress.frames_done
+        bar.refresh()  # frames are slow: each is worth showing
