@@ -360,7 +360,9 @@ def test_ctrl_c_in_the_caller(place):
     seconds = 0.3 if place == "waiting" else 0.0
     done = run_script(
         f"""
-        import threading, time
+        import signal, threading, time
+        # Shells start background jobs with the signal ignored, and children inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from vidswap.streaming import Stage, run_stages
         def source():
             try:
