@@ -42,7 +42,6 @@ import torch
 
 from vidswap import __version__, weights
 from vidswap.cache import content_key, digest_of, temporary_beside
-from vidswap.compositing import combine, residual_occlusion
 from vidswap.config import RunConfig
 from vidswap.errors import OutputError, UsageError
 from vidswap.export_files import ExportFiles, NewFolder, all_files
@@ -58,9 +57,9 @@ from vidswap.stages import (
     InvertFaces,
     Selection,
     Work,
-    draw_mask,
     smooth_latents,
     smooth_quads,
+    visible_mask,
 )
 from vidswap.streaming import Stage, run_stages
 from vidswap.video import VideoInfo, check_output, open_frames, probe
@@ -186,11 +185,8 @@ class _Occluded:
             drawn = self.session.generator.synthesize(
                 code, size=self.session.config.inversion.fast_size
             )
-            inversion = to_image(drawn)
-            occlusion = combine(residual_occlusion(face.crop.image, inversion, face.solid), None)
-            if occlusion is not None and occlusion.any():
-                face = replace(face, solid=draw_mask(face.crop, options, occlusion))
-            made.append(replace(face, inversion=inversion))
+            face = replace(face, inversion=to_image(drawn))
+            made.append(replace(face, solid=visible_mask(face, options)))
         return work.with_faces(made)
 
 

@@ -248,6 +248,19 @@ def _mates(face: FaceWork, near: Sequence[tuple[int, Work]]) -> list[tuple[int, 
     return sorted(kept, key=lambda pair: pair[0])
 
 
+def visible_mask(face: FaceWork, options: CompositeConfig) -> np.ndarray:
+    """The mask of a face, less what is in front of it (where the inversion does not explain it)."""
+    if not options.occlusion or face.inversion is None:
+        return face.solid
+    residual = residual_occlusion(
+        face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz
+    )
+    occlusion = combine(residual, None)
+    if occlusion is None or not occlusion.any():
+        return face.solid
+    return draw_mask(face.crop, options, occlusion)
+
+
 @dataclass(frozen=True)
 class CropFaces:
     """Stage: cut the faces out of the frame, and draw the masks of what is swapped."""
@@ -399,20 +412,14 @@ class PasteFaces:
         """The finished frame and how many faces were swapped in it."""
         frame = work.frame
         for face in work.faces:
-            frame = self._paste(frame, self._finished(face, work))
+            frame = self._paste(frame, self.finish(face, work))
         return frame, len(work.faces)
 
     def finish(self, face: FaceWork, work: Work) -> Swap:
-        return self._finished(face, work)
-
-    def _finished(self, face: FaceWork, work: Work) -> Swap:
+        """The face with its final mask, colours and grain, ready for the paste."""
         options, smooth = self.config.composite, self.config.smooth
         crop, swap = face.crop, face.swap
-        mask = face.solid
-        if options.occlusion and face.inversion is not None:
-            occlusion = combine(residual_occlusion(crop.image, face.inversion, mask), None)
-            if occlusion is not None and occlusion.any():
-                mask = draw_mask(crop, options, occlusion)
+        mask = visible_mask(face, options)
         shot, state = self.colors.get(face.face.track_id, (work.shot, None))
         matcher = ColorMatcher(options.color, smooth.color)
         image, state = matcher(swap.image, crop.image, mask, state if shot == work.shot else None)
