@@ -98,9 +98,13 @@ class Session:
             min_score=faces.min_score,
             min_face_px=faces.min_size_px,
         )
-        mesher = FaceMesher(weights.locate("facemesh"), weights.locate("iris"))
+        mesher = self.new_mesher()
         tracker = Tracker(lost_seconds=faces.lost_seconds)
         return FaceFinder(detector, mesher, tracker, min_size_px=faces.min_size_px)
+
+    def new_mesher(self) -> FaceMesher:
+        """A mesh network: one a stage, they are not shared between threads."""
+        return FaceMesher(weights.locate("facemesh"), weights.locate("iris"))
 
     def with_generator(self, generator: Generator) -> Session:
         """The same session with another generator (a tuned one); all else is shared."""

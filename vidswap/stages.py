@@ -26,6 +26,7 @@ from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import WarmState
+from vidswap.landmarks import keypoints_from_mesh
 from vidswap.mixing import refine_source
 from vidswap.models import TILES
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
@@ -38,6 +39,10 @@ _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
+_SURE_FACE = 0.8
+"""Presence from which the mesh of a drawn face is believed."""
+_SLACK = 10.0
+"""Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
 _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
 
@@ -332,6 +337,13 @@ class Regenerate:
     refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
     """Source codes refined for a track, by track and source."""
 
+    def __post_init__(self) -> None:
+        self._mesher = self.session.new_mesher()  # no field: fields are saved with a run
+
+    @property
+    def config(self) -> RunConfig:
+        return self.session.config
+
     def __call__(self, work: Work) -> Work:
         for face in work.faces:
             self._refine(face)
@@ -366,9 +378,33 @@ class Regenerate:
             if config.composite.occlusion:
                 inversion = to_image(generator.synthesize(target, size=config.inversion.fast_size))
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
-            swap = Swap(image, face.solid, face.quad, face.face.track_id)
-            made.append(replace(face, swap=swap, inversion=inversion))
+            solid = np.minimum(face.solid, self._new_face_mask(image, face))
+            swap = Swap(image, solid, face.quad, face.face.track_id)
+            made.append(replace(face, swap=swap, inversion=inversion, solid=solid))
         return work.with_faces(made)
+
+    def _new_face_mask(self, image: np.ndarray, face: FaceWork) -> np.ndarray:
+        """Mask ``[512, 512]`` of the face as drawn: in a turned head its far cheek may end before the
+        target's does, and what lies behind it in the generator's picture must not be pasted."""
+        if self.config.composite.regions != "face":
+            return np.ones_like(face.solid)
+        size = image.shape[0]
+        start = face.crop.mesh_xyz * size
+        found = self._mesher.refine(
+            (image * 255 + 0.5).astype(np.uint8),
+            Face(
+                np.array([*start[:, :2].min(0), *start[:, :2].max(0)], np.float32),
+                1.0,
+                keypoints_from_mesh(start).astype(np.float32),
+                start.astype(np.float32),
+            ),
+        )
+        if found.score < _SURE_FACE:
+            return np.ones_like(face.solid)
+        options = self.config.composite
+        return face_mask(
+            found.mesh_xyz / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
+        )
 
     def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
         """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
