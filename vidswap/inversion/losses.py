@@ -11,6 +11,7 @@ from torch.nn import functional
 from vidswap.models.identity import DlibIdentity
 
 _TAPS = (2, 6, 9)
+_LAST_TAP = 12
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,9 @@ def ellipse(size: int, device: torch.device | None = None) -> Tensor:
 def identity_features(identity: DlibIdentity, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Unit-length features at three depths, and the embedding, of aligned images."""
     x = (identity.chips(image) - identity.mean) / 256
-    x = functional.max_pool2d(functional.relu(identity.stem(x)), 3, 2)
-    kept = []
-    for index, block in enumerate(identity.blocks):
-        x = block(x)
-        if index in _TAPS:
-            kept.append(functional.normalize(x, dim=1, eps=1e-3))
-    return tuple(kept), identity.fc(x.mean((2, 3)))
+    *seen, last = identity.trunk(x, taps=(*_TAPS, _LAST_TAP))
+    kept = tuple(functional.normalize(block, dim=1, eps=1e-3) for block in seen)
+    return kept, identity.fc(identity.trunk_end(last).mean((2, 3)))
 
 
 def edges(image: Tensor) -> Tensor:
