@@ -47,7 +47,7 @@ class MixerOptions:
     mouth: float = 0.5
     eyes: float = 0.5
     gaze: float = 0.5
-    pose: float = 0.3
+    pose: float = 0.8
     save_every: int = 50
     held_out: int = 64
     """Codes at the end of the bank that are never trained on."""
