@@ -29,12 +29,13 @@ from vidswap.identities import SourceIdentity, to_image
 from vidswap.inversion import Inverter
 from vidswap.journal import Journal, RunKey
 from vidswap.pipeline import Swapper
+from vidswap.provenance import read_mark
 from vidswap.records import Frame, PixelLayout
 from vidswap.reports import Progress
 from vidswap.runs import clear_published, piece_suffix, work_folder
 from vidswap.session import Session
 from vidswap.stages import Selection
-from vidswap.video import VideoWriter, open_frames, probe
+from vidswap.video import VideoWriter, open_frames, probe, read_image, write_image
 from vidswap.video.sample_writer import SampleWriter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -269,3 +270,38 @@ def test_chunks_are_mp4_where_that_holds_the_codec() -> None:
     assert piece_suffix("ffv1", Path("out.MKV")) == ".mkv"
     folder = work_folder(Path("x" * 250 + ".mp4"))
     assert len(folder.name) < 60 and folder == work_folder(Path("x" * 250 + ".mp4"))
+
+
+def test_folders_of_images_come_out_whole_and_a_stopped_one_goes_on(
+    session: Session, clip: Path, tmp_path: Path
+) -> None:
+    made = swapper(session, KEEPING)
+    from_clip = tmp_path / "from clip"
+    report = made.swap_video(clip, SOURCE, from_clip)
+    assert (report.frames, report.frames_swapped) == (FRAMES, FRAMES)
+    names = [f"frame_{index:06d}.png" for index in range(FRAMES)]
+    assert sorted(path.name for path in from_clip.iterdir()) == names
+    assert [path.name for path in tmp_path.iterdir()] == ["from clip"]
+    assert all(read_mark(path).state == "valid" for path in from_clip.iterdir())
+
+    # From that folder to others: one stopped and gone on with, one not stopped.
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    made.swap_video(from_clip, SOURCE, whole)
+    with pytest.raises(Interrupted, match=f"stopped with {CHUNK} of {FRAMES} frames done"):
+        made.swap_video(from_clip, SOURCE, stopped, progress=stopping_at(CHUNK + 1))
+    assert not stopped.exists() and entries(work_folder(stopped)) == 1
+    log: list[str] = []
+    swapper(session, KEEPING, log).swap_video(from_clip, SOURCE, stopped)
+    assert f"resuming: {CHUNK} of {FRAMES} frames are done" in log
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["from clip", "stopped", "whole"]
+    for name in names:
+        assert np.array_equal(read_image(stopped / name).planes[0], read_image(whole / name).planes[0])
+    with pytest.raises(UsageError, match="not empty; use --force"):
+        made.swap_video(from_clip, SOURCE, whole)
+
+
+def test_one_picture_to_a_folder(session: Session, clip: Path, tmp_path: Path) -> None:
+    with open_frames(clip) as frames:
+        write_image(next(frames), tmp_path / "still.png")
+    swapper(session).swap_video(tmp_path / "still.png", SOURCE, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["frame_000000.png"]

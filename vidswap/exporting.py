@@ -41,13 +41,14 @@ from pathlib import Path
 import torch
 
 from vidswap import __version__, weights
-from vidswap.cache import content_key, digest_of, temporary_beside
+from vidswap.cache import temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import OutputError, UsageError
 from vidswap.export_files import ExportFiles, NewFolder, all_files
 from vidswap.identities import SourceIdentity, to_image
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.reports import Progress
+from vidswap.runs import input_key
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
@@ -280,7 +281,7 @@ class _Export:
             "format_version": str(FORMAT_VERSION),
             "time_base": str(self.info.time_base),
             "generator": self._generator or "",
-            "target": _content(self.info),
+            "target": input_key(self.info),
             "vidswap": __version__,
         }
 
@@ -294,7 +295,7 @@ class _Export:
             "vidswap": __version__,
             "target": {
                 "name": info.path.name,
-                "content": _content(info),
+                "content": input_key(info),
                 "stored_size_wh": list(info.size_wh),
                 "display_size_wh": list(info.display_size_wh),
                 "rotation": info.rotation,
@@ -325,13 +326,6 @@ def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> in
         return None
     until = min(end or info.duration_seconds, info.duration_seconds)
     return max(1, round((until - (start or 0.0)) * float(info.average_rate)))
-
-
-def _content(info: VideoInfo) -> str:
-    """Content key of a clip; of a folder of pictures that of all of them."""
-    if info.files:
-        return digest_of([[path.name, content_key(path)] for path in info.files])
-    return content_key(info.path)
 
 
 def _sha256(path: Path) -> str:

@@ -36,7 +36,18 @@ from vidswap.stages import (
     smooth_quads,
 )
 from vidswap.streaming import Stage, StageRun, run_stages
-from vidswap.video import VideoInfo, check_output, count_packets, open_frames, open_writer, probe, remux
+from vidswap.video import (
+    VideoInfo,
+    check_output,
+    count_packets,
+    open_frames,
+    open_writer,
+    output_kind,
+    probe,
+    publish_folder,
+    remux,
+    unpack_pictures,
+)
 
 Log = Callable[[str], None]
 _MARKED_INSIDE = frozenset({".mp4", ".m4v", ".mov"})
@@ -120,7 +131,8 @@ class Swapper:
                 start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
             )  # fmt: skip
         run = _Run(session, info, target, output, selection, progress, started, self.log)
-        if info.kind == "video" and _is_video_name(output):
+        kind = output_kind(output)
+        if kind == "folder" or (info.kind == "video" and kind == "video"):
             return run.in_chunks(start_seconds, end_seconds, restart)
         return run.at_once(start_seconds, end_seconds)
 
@@ -161,7 +173,7 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
 
     def in_chunks(self, start: float | None, end: float | None, restart: bool) -> SwapReport:
-        """A video to a video: each chunk is kept, so that a stopped run can go on."""
+        """To a video or a folder of images: each chunk is kept, so that a stopped run can go on."""
         total = _frames_total(self.info, start, end)
         with ChunkedRun(
             self.session, self.info, self.target, self.output, self.selection,
@@ -169,14 +181,11 @@ class _Run:
         ) as run:  # fmt: skip
             try:
                 made = run.encode(self._teller(total), total=total)
-                joined = run.temporary("joined" + self.output.suffix)
                 self.warnings += made.warnings
-                self.warnings += remux(
-                    run.pieces, self.target, joined,
-                    start_seconds=start, end_seconds=end, metadata=container_tags(), info=self.info,
-                )  # fmt: skip
-                _require_count(joined, made.frames)
-                self._publish(run, joined)
+                if output_kind(self.output) == "folder":
+                    self._publish_folder(run, made.frames)
+                else:
+                    self._publish_video(run, made.frames, start, end)
             except KeyboardInterrupt:
                 raise Interrupted(run.stopped(total)) from None
             run.finish()
@@ -184,8 +193,14 @@ class _Run:
             self._warn_no_face()
         return self._report(made.frames, made.swapped, made.made, made.seconds, made.stages)
 
-    def _publish(self, run: ChunkedRun, joined: Path) -> None:
+    def _publish_video(self, run: ChunkedRun, frames: int, start: float | None, end: float | None) -> None:
         """Marked in the work folder where it can be, so that a kill leaves nothing beside the output."""
+        joined = run.temporary("joined" + self.output.suffix)
+        self.warnings += remux(
+            run.pieces, self.target, joined,
+            start_seconds=start, end_seconds=end, metadata=container_tags(), info=self.info,
+        )  # fmt: skip
+        _require_count(joined, count_packets(joined), frames)
         claim = self._claim()
         if self.output.suffix.lower() not in _MARKED_INSIDE:
             mark_output(joined, self.output, target=self.target, claim=claim)
@@ -200,9 +215,16 @@ class _Run:
         self.output.with_name(self.output.name + ".c2pa").unlink(missing_ok=True)
         fsync_folder(self.output.absolute().parent)
 
+    def _publish_folder(self, run: ChunkedRun, frames: int) -> None:
+        """All pictures are marked before the first one has its name."""
+        joined = run.temporary("joined")
+        _require_count(joined, unpack_pictures(run.pieces, joined), frames)
+        mark_folder(joined, joined, target=self.target, claim=self._claim())
+        publish_folder(joined, self.output)
+
     def at_once(self, start: float | None, end: float | None) -> SwapReport:
-        """Stills, folders and GIFs, which are short: from the first frame to the last."""
-        video = temporary_beside(self.output).with_suffix(self.output.suffix or ".mp4")
+        """Single stills and GIFs, which are short: from the first frame to the last."""
+        video = temporary_beside(self.output).with_suffix(self.output.suffix)
         try:
             report = self._frames(video, start, end)
             self._mark(video)
@@ -260,11 +282,7 @@ class _Run:
         )
 
     def _mark(self, made: Path) -> None:
-        if made.is_dir():
-            mark_folder(made, target=self.target, claim=self._claim())
-            os.replace(made, self.output)
-        else:
-            mark_output(made, self.output, target=self.target, claim=self._claim())
+        mark_output(made, self.output, target=self.target, claim=self._claim())
 
     def _report(
         self, frames: int, swapped: int, made: int, seconds: float, stages: Mapping[str, float]
@@ -282,16 +300,11 @@ class _Run:
         )
 
 
-def _require_count(joined: Path, frames: int) -> None:
-    found = count_packets(joined)
+def _require_count(joined: Path, found: int, frames: int) -> None:
     if found != frames:
         raise OutputError(
             f"{found} of {frames} pictures arrived in {joined}; check the disk and run the command again"
         )
-
-
-def _is_video_name(path: Path) -> bool:
-    return path.suffix.lower() in (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 
 
 def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> int | None:

@@ -18,14 +18,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 
 from vidswap import __version__, weights
 from vidswap.analysis import Analysis, KeptChunks, State, analysis_key
-from vidswap.cache import JSON, ContentCache, content_key
+from vidswap.cache import JSON, ContentCache, content_key, digest_of
 from vidswap.errors import OutputError
 from vidswap.identities import SourceIdentity
 from vidswap.journal import JOURNAL_NAME, LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey
@@ -35,7 +34,7 @@ from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
 from vidswap.stages import Selection
 from vidswap.streaming import run_stages
-from vidswap.video import VideoInfo, VideoWriter, open_frames, open_writer
+from vidswap.video import PackedWriter, VideoInfo, count_packed, open_frames, open_writer, output_kind
 from vidswap.video.versions import library_versions
 
 Log = Callable[[str], None]
@@ -225,12 +224,7 @@ class ChunkedRun:
     def __enter__(self) -> ChunkedRun:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if not self._done and self.journal.chunk_at(0) is not None:
             self.journal.close()
             return
@@ -260,7 +254,7 @@ class ChunkedRun:
         for number, source in selection.per_track.items():
             options[f"face {number}"] = _named(source)
         return RunKey(
-            input=content_key(self.target),
+            input=input_key(self.info),
             weights={**_network_hashes(), "generator": session.generator.identifier, **self._mixer()},
             options=options,
             versions=_versions(),
@@ -275,7 +269,7 @@ class ChunkedRun:
         start, end = self.range
         key = analysis_key(
             self.session, self.selection,
-            input=content_key(self.target), start=start, end=end, chunk_frames=self._length,
+            input=input_key(self.info), start=start, end=end, chunk_frames=self._length,
             networks=_network_hashes(), versions=_versions(),
         )  # fmt: skip
         cache = None
@@ -289,7 +283,7 @@ class _Piece:
 
     def __init__(self, run: ChunkedRun, analysis: Analysis, figures: ChunkFigures) -> None:
         self.run, self.analysis, self.figures = run, analysis, figures
-        self._writer: VideoWriter | None = None
+        self._writer: Any = None
         self._first = (0, 0)
         self._frames = self._swapped = 0
 
@@ -298,7 +292,11 @@ class _Piece:
             index = len(self.run.records)
             path = self.run.journal.temporary_of(Chunk(index, frame.index, 1), self.run.suffix)
             path.unlink(missing_ok=True)
-            self._writer = open_writer(path, self.run.info, self.run.session.config.video)
+            info = self.run.info
+            packed = self.run.suffix == ".zip"
+            self._writer = (
+                PackedWriter(path, info) if packed else open_writer(path, info, self.run.session.config.video)
+            )
             self._first, self._frames, self._swapped = (frame.index, frame.pts), 0, 0
         self._writer.write(frame)
         self._frames += 1
@@ -319,12 +317,7 @@ class _Piece:
     def __enter__(self) -> _Piece:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._writer is not None:
             self._writer.discard()
 
@@ -354,16 +347,30 @@ def clear_published(output: Path) -> None:
 
 
 def piece_suffix(codec: str, output: Path) -> str:
-    """Container of the chunks: MP4 where it holds the codec, else that of the output."""
+    """Container of the chunks: MP4 where it holds the codec, else that of the output.
+
+    A folder of images is packed, so that a chunk is one file.
+    """
+    if output_kind(output) == "folder":
+        return ".zip"
     suffix = output.suffix.lower()
     return ".mp4" if codec in _IN_MP4 and suffix != ".webm" else suffix
 
 
 def _count_pictures(path: Path) -> int:
     """Pictures in a chunk, every one decoded."""
+    if path.suffix == ".zip":
+        return count_packed(path)
     with open_frames(path, deinterlace=False) as frames:
         count = sum(1 for _ in frames)
         return count if frames.damage is None else -1
+
+
+def input_key(info: VideoInfo) -> str:
+    """Content key of a target; of a folder of images that of all of them with their names."""
+    if info.files:
+        return digest_of([[path.name, content_key(path)] for path in info.files])
+    return content_key(info.path)
 
 
 def _named(source: SourceIdentity) -> str:

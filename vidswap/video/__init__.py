@@ -10,7 +10,16 @@ from vidswap.video.probe import StreamInfo, VideoInfo, probe
 from vidswap.video.reader import FrameReader, open_frames
 from vidswap.video.regions import read_region, write_region
 from vidswap.video.remux import concat_chunks, count_packets, remux
-from vidswap.video.stills_out import FolderWriter, GifWriter, ImageWriter, open_writer
+from vidswap.video.stills_out import (
+    FolderWriter,
+    GifWriter,
+    ImageWriter,
+    PackedWriter,
+    count_packed,
+    open_writer,
+    publish_folder,
+    unpack_pictures,
+)
 from vidswap.video.writer import VideoWriter
 
 __all__ = [
@@ -18,11 +27,13 @@ __all__ = [
     "FrameReader",
     "GifWriter",
     "ImageWriter",
+    "PackedWriter",
     "StreamInfo",
     "VideoInfo",
     "VideoWriter",
     "check_output",
     "concat_chunks",
+    "count_packed",
     "count_packets",
     "display_rgb",
     "grab_frame",
@@ -30,10 +41,12 @@ __all__ = [
     "open_writer",
     "output_kind",
     "probe",
+    "publish_folder",
     "read_image",
     "read_region",
     "read_rgb8",
     "remux",
+    "unpack_pictures",
     "write_image",
     "write_region",
 ]

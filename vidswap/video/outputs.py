@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 import av.error
 
+from vidswap.cache import fsync_folder
 from vidswap.errors import OutputError, UsageError, VidswapError
 from vidswap.video.container import reason
 from vidswap.video.images import has_image_suffix
@@ -167,23 +167,8 @@ class PartialOutput:
     def __enter__(self):  # noqa: ANN204 - the subclass itself
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is None and kind is None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is None:
             self.close()
         else:
             self.discard()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename last; without effect where the system cannot sync folders."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

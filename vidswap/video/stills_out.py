@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
+import zipfile
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,15 @@ import av
 import av.error
 import av.filter
 import numpy as np
+from PIL import Image
 
+from vidswap.cache import fsync_folder
 from vidswap.config import VideoConfig
 from vidswap.errors import OutputError, UsageError
 from vidswap.records import Frame
 from vidswap.video.container import file_url
 from vidswap.video.images import write_image
-from vidswap.video.outputs import PartialOutput, fsync_folder, output_errors, output_kind
+from vidswap.video.outputs import PartialOutput, output_errors, output_kind
 from vidswap.video.preview import read_rgb8
 from vidswap.video.probe import VideoInfo
 from vidswap.video.writer import VideoWriter
@@ -154,6 +159,8 @@ class FolderWriter(PartialOutput):
     def __init__(self, path: str | os.PathLike[str], info: VideoInfo) -> None:
         super().__init__(path)
         self.info = info
+        stems = {file.stem for file in info.files}
+        self._unique_stems = len(stems) == len(info.files)
         with output_errors(self.path):
             shutil.rmtree(self.part, ignore_errors=True)
             self.part.mkdir()
@@ -162,24 +169,85 @@ class FolderWriter(PartialOutput):
         """Write one frame as an image."""
         name = f"frame_{frame.index:06d}.png"
         if self.info.files and 0 <= frame.pts < len(self.info.files):
-            name = self.info.files[frame.pts].with_suffix(".png").name
+            file = self.info.files[frame.pts]
+            name = (file.stem if self._unique_stems else file.name) + ".png"
         with output_errors(self.path):
             write_image(frame, self.part / name)
         self.frames_written += 1
 
     def _publish(self) -> None:
-        if not self.path.exists():
-            os.replace(self.part, self.path)
-        else:
-            for image in sorted(self.part.iterdir()):
-                os.replace(image, self.path / image.name)
-            self.part.rmdir()
-        fsync_folder(self.path)
-        fsync_folder(Path(self.path).parent)
+        publish_folder(self.part, self.path)
 
     def _finish(self) -> None:
         if not self.frames_written:
             raise OutputError(f"no frame was written to {self.path}; nothing to keep")
+
+
+class PackedWriter(FolderWriter):
+    """A stretch of a folder of images as one file (ZIP, not compressed), for runs in chunks."""
+
+    def _publish(self) -> None:
+        packed = self.part.with_name(self.part.name + ".zip")
+        try:
+            with zipfile.ZipFile(packed, "w") as archive:
+                for image in sorted(self.part.iterdir()):
+                    # Without the time of the file, so that the same pictures give the same bytes.
+                    archive.writestr(zipfile.ZipInfo(image.name), image.read_bytes())
+            os.replace(packed, self.path)
+        finally:
+            packed.unlink(missing_ok=True)
+        shutil.rmtree(self.part, ignore_errors=True)
+
+
+def count_packed(path: Path) -> int:
+    """Pictures in a file of :class:`PackedWriter`, every one decoded; -1 where one is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with Image.open(io.BytesIO(archive.read(name)), formats=("PNG",)) as image:
+                    image.load()
+            return len(archive.namelist())
+    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile):
+        return -1
+
+
+def unpack_pictures(pieces: Sequence[Path], folder: Path) -> int:
+    """Put the pictures of all pieces into a new folder; how many there are.
+
+    :param folder: what is there from an earlier try is removed.
+    :raises OutputError: the disk is full, or a piece is damaged.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    with output_errors(folder):
+        folder.mkdir()
+        for piece in pieces:
+            try:
+                with zipfile.ZipFile(piece) as archive:
+                    for name in archive.namelist():
+                        (folder / Path(name).name).write_bytes(archive.read(name))
+            except zipfile.BadZipFile as error:
+                raise OutputError(f"{piece} was damaged; check the disk and run the command again") from error
+        return sum(1 for _ in folder.iterdir())
+
+
+def publish_folder(made: Path, path: Path) -> None:
+    """Give a finished folder its name: at once, or picture by picture where a filled one is there.
+
+    :raises OutputError: the system refuses.
+    """
+    path = Path(path)
+    with output_errors(path):
+        for image in made.iterdir():
+            with open(image, "rb") as file:
+                os.fsync(file.fileno())
+        if not path.is_dir() or not any(path.iterdir()):
+            os.replace(made, path)
+        else:
+            for image in sorted(made.iterdir()):
+                os.replace(image, path / image.name)
+            made.rmdir()
+        fsync_folder(path)
+        fsync_folder(path.absolute().parent)
 
 
 def open_writer(
