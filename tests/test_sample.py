@@ -30,6 +30,12 @@ def test_the_mouth_goes_with_the_voice() -> None:
     assert lags[0] > 0.5
 
 
+def test_a_voice_too_short_for_a_syllable_is_silent() -> None:
+    speech = Speech(7, 0.12)
+    assert speech.sound().shape == (5760,) and not speech.sound().any()
+    assert speech.opening(0.06) == 0.0
+
+
 def test_acting_is_the_same_for_a_seed_and_lively() -> None:
     acting = Acting(7, 4.0)
     times = (np.arange(4 * FPS) + 0.5) / FPS
@@ -68,13 +74,13 @@ def test_wrong_use_is_told_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_short_clip(weights_home: Path, tmp_path: Path) -> None:
-    path = make_sample(tmp_path / "clip.mp4", seed=5, seconds=0.4, size_wh=(144, 112))
+    path = make_sample(tmp_path / "clip.mp4", seed=5, seconds=0.12, size_wh=(144, 112))
     info = probe(path)
     assert info.size_wh == (144, 112)
     assert {stream.type for stream in info.streams} == {"video", "audio"}
     with open_frames(path) as frames:
         shown = list(frames)
-    assert len(shown) == round(0.4 * FPS)
+    assert len(shown) == round(0.12 * FPS)
     assert [float(frame.pts_seconds) for frame in shown] == pytest.approx(
         [index / FPS for index in range(len(shown))], abs=1e-4
     )

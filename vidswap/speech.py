@@ -46,7 +46,7 @@ class Speech:
                 rows.append((t, length, random.uniform(0.6, 1.0), random.integers(len(_VOWELS))))
                 t += length * random.uniform(0.92, 1.1)
             t += random.uniform(0.18, 0.45)
-        return np.array(rows)
+        return np.array(rows).reshape(-1, 4)  # none at all before the first breath is over
 
     def _bells(self, t: Array) -> Array:
         """How much of each syllable sounds at each time, ``[S, N]``."""
@@ -67,6 +67,8 @@ class Speech:
         """The whole sound, mono at :data:`SOUND_RATE_HZ`, ``[N]`` in [-1, 1]."""
         random = np.random.default_rng([self.seed, 12])
         count = round(self.seconds * SOUND_RATE_HZ)
+        if not len(self._syllables):
+            return np.zeros(count, np.float32)
         t = np.arange(count) / SOUND_RATE_HZ
         # Everything but the phase changes slowly: computed at 500 Hz, then interpolated.
         slow = np.arange(0, self.seconds + 0.004, 0.002)
