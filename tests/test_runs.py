@@ -255,13 +255,19 @@ def test_a_chunk_that_is_encoded_again_is_the_same(tmp_path: Path) -> None:
 
 
 def test_a_folder_left_by_a_kill_at_the_very_end_is_removed(tmp_path: Path) -> None:
-    for published in (False, True):
-        journal = Journal.open(work_folder(tmp_path / "out.mp4"), RunKey("1-a"))
-        if published:
+    output, made = tmp_path / "out.mp4", tmp_path / "made.mp4"
+    for moment in ("before", "about to", "has its name", "replaced another", "said so"):
+        journal = Journal.open(work_folder(output), RunKey("1-a"))
+        if moment != "before":
+            journal.note_publishing(output)
+        if moment in ("has its name", "replaced another"):
+            made.write_bytes(b"whole")
+            os.replace(made, output)
+        if moment == "said so":
             journal.note_published()
         journal.close()
-        clear_published(tmp_path / "out.mp4")
-        assert work_folder(tmp_path / "out.mp4").exists() is not published
+        clear_published(output)
+        assert work_folder(output).exists() is (moment in ("before", "about to")), moment
 
 
 def test_chunks_are_mp4_where_that_holds_the_codec() -> None:

@@ -287,6 +287,13 @@ class Journal:
         self._records[chunk.index] = entry
         return ChunkRecord(chunk, path, size, digest, entry["data"])
 
+    def note_publishing(self, output: Path) -> None:
+        """Enters that the output is about to get its final name; see :func:`was_published`."""
+        try:
+            self._append({"type": "publishing", "before": _inode(output)})
+        except OSError as error:
+            raise _failure(self.folder, error) from error
+
     def note_published(self, **facts: JSON) -> None:
         """Enters that the output has its final name, with facts such as its content key."""
         try:
@@ -452,6 +459,31 @@ def _entries(data: bytes) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError):
             pass
         _LOG.warning("a line of the journal is damaged and passed over")
+
+
+def was_published(folder: Path, output: Path) -> bool:
+    """Whether the run in a work folder has given its output the final name.
+
+    Told by the journal; or, for a run that died between the name and the entry, by another file
+    being there than when it was about to.
+
+    Raises:
+        OSError: there is no journal, or it cannot be read.
+    """
+    before: Any = _ABSENT
+    for entry in _entries((Path(folder) / JOURNAL_NAME).read_bytes()):
+        if entry.get("type") == "published":
+            return True
+        if entry.get("type") == "publishing":
+            before = entry.get("before")
+    return before != _ABSENT and _inode(output) not in (None, before)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 def _chunk_fields(chunk: Chunk) -> dict[str, Any]:

@@ -203,10 +203,12 @@ class _Run:
         _require_count(joined, count_packets(joined), frames)
         claim = self._claim()
         if self.output.suffix.lower() not in _MARKED_INSIDE:
+            run.publishing(self.output)
             mark_output(joined, self.output, target=self.target, claim=claim)
             return
         marked = run.temporary("marked" + self.output.suffix)
         mark_output(joined, marked, target=self.target, claim=claim)
+        run.publishing(self.output)
         try:
             os.replace(marked, self.output)
         except OSError as error:
@@ -220,6 +222,7 @@ class _Run:
         joined = run.temporary("joined")
         _require_count(joined, unpack_pictures(run.pieces, joined), frames)
         mark_folder(joined, joined, target=self.target, claim=self._claim())
+        run.publishing(self.output)
         publish_folder(joined, self.output)
 
     def at_once(self, start: float | None, end: float | None) -> SwapReport:

@@ -27,7 +27,7 @@ from vidswap.analysis import Analysis, KeptChunks, State, analysis_key
 from vidswap.cache import JSON, ContentCache, content_key, digest_of
 from vidswap.errors import OutputError
 from vidswap.identities import SourceIdentity
-from vidswap.journal import JOURNAL_NAME, LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey
+from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_published
 from vidswap.locking import FileLock, LockTaken
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -216,6 +216,10 @@ class ChunkedRun:
         """A file of the run's own in the work folder: ``joined`` or ``marked`` with a suffix."""
         return self.folder / name
 
+    def publishing(self, output: Path) -> None:
+        """To be said right before the output gets its name: a kill may come between."""
+        self.journal.note_publishing(output)
+
     def finish(self) -> None:
         """The output has its name: the work folder goes when the block is left."""
         self.journal.note_published()
@@ -338,7 +342,7 @@ def clear_published(output: Path) -> None:
     """
     folder = work_folder(output)
     try:
-        if b'"type":"published"' not in (folder / JOURNAL_NAME).read_bytes():
+        if not was_published(folder, output):
             return
         with FileLock(folder / LOCK_NAME):
             shutil.rmtree(folder, ignore_errors=True)
