@@ -17,13 +17,14 @@ _RUNS = {
     "encoder": ("vidswap.training.encoder", "EncoderOptions"),
     "heads": ("vidswap.training.heads", "HeadsOptions"),
     "directions": ("vidswap.training.directions", "DirectionsOptions"),
+    "occlusion": ("vidswap.training.occlusion", "OcclusionOptions"),
     "analyse": ("vidswap.training.analysis", "AnalysisOptions"),
 }
 
 
 @click.group("train")
 def train_group() -> None:
-    """Train the mixer, encoder, heads and directions on the generator's own samples.
+    """Train the mixer, encoder, heads, occlusion network and directions on the generator's own samples.
 
     No data set is needed. A run that was interrupted goes on when the same command is given again.
     """
@@ -161,6 +162,37 @@ def _mixer_options(command: Callable) -> Callable:
     return command
 
 
+def _occlusion(
+    folder: Path, device: str, faces: int, faces_seed: int, workers: int, **named: Any
+) -> None:
+    from vidswap.training.runs import run_occlusion
+
+    options = _built(_options_class("occlusion"), named)
+    made = run_occlusion(
+        folder, options, device=_device(device), log=_log,
+        faces=faces, faces_seed=faces_seed, workers=workers,
+    )  # fmt: skip
+    click.echo(made)
+
+
+def _occlusion_options(command: Callable) -> Callable:
+    for option in (
+        click.option(
+            "--workers", type=click.IntRange(0), default=1, show_default=True,
+            help="Processes that draw scenes.",
+        ),
+        click.option(
+            "--faces-seed", type=int, default=31, show_default=True, help="Seed of the faces.",
+        ),
+        click.option(
+            "--faces", type=click.IntRange(2), default=800, show_default=True,
+            help="Generated faces that the scenes are made of.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def _plain(name: str, run: str) -> Callable:
     def call(folder: Path, device: str, **named: Any) -> None:
         runs = importlib.import_module("vidswap.training.runs")
@@ -177,6 +209,12 @@ for _command in (
     ),
     _LazyCommand(
         "heads", "Distil the heads of the 128 and 256 px paths.", _plain("heads", "run_heads")
+    ),
+    _LazyCommand(
+        "occlusion",
+        "Train the network that sees hands, hair and objects in front of the face.",
+        _occlusion,
+        _occlusion_options,
     ),
     _LazyCommand(
         "directions",

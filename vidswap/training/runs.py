@@ -22,6 +22,7 @@ from vidswap.models.encoder import FaceFeatures
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
+from vidswap.models.occlusion_net import OcclusionNet
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
 from vidswap.training.bank import Bank, build_bank
 from vidswap.training.charts import draw_curves, draw_sheet, figures_of
@@ -29,6 +30,8 @@ from vidswap.training.directions import DirectionsOptions, train_directions
 from vidswap.training.encoder import EncoderOptions, collect, train_encoder
 from vidswap.training.heads import HeadsOptions, train_heads
 from vidswap.training.mixer import MixerOptions, Networks, evaluate_mixer, train_mixer
+from vidswap.training.occlusion import OcclusionOptions, occlusion_sheet, train_occlusion
+from vidswap.training.pictures import Pictures, build_pictures, load_pictures
 
 Log = Callable[[str], None]
 
@@ -220,6 +223,58 @@ def run_heads(folder: Path, options: HeadsOptions, *, device: torch.device, log:
     found = train_heads(generator, output, options, log=CurveLog(folder, "rgb-heads", log))
     log("unseen codes: " + ", ".join(f"{size} px {value:.2f} dB" for size, value in found.items()))
     return output
+
+
+def run_occlusion(
+    folder: Path,
+    options: OcclusionOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    faces: int = 800,
+    faces_seed: int = 31,
+    workers: int = 1,
+    networks: Networks | None = None,
+    evaluate_on: int = 96,
+) -> Path:
+    """Train the occlusion network; gives the path of its weights.
+
+    :param faces: generated faces that the scenes are made of, kept in the folder; more may be asked for when
+        a run is gone on with.
+    """
+    if faces < 2:
+        raise UsageError(f"faces: expected at least 2, got {faces}")
+    open_folder(folder, "occlusion", options)
+    pictures = _pictures(folder / "occlusion-faces", faces, faces_seed, device, log, networks)
+    torch.manual_seed(options.seed)
+    net = OcclusionNet()
+    output = folder / "occlusion.safetensors"
+
+    def draw(step: int) -> None:
+        if step % 500 == 0:
+            path = folder / f"occlusion-{step:06d}.png"
+            occlusion_sheet(pictures, net, path, size=options.size, device=device)
+
+    line = CurveLog(folder, "occlusion", log, on_step=draw)
+    found = train_occlusion(
+        pictures, net, output, options, device=device, log=line, workers=workers, evaluate_on=evaluate_on
+    )
+    occlusion_sheet(pictures, net, folder / "occlusion-sheet.png", size=options.size, device=device)
+    log("unseen scenes: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    return output
+
+
+def _pictures(
+    folder: Path, count: int, seed: int, device: torch.device, log: Log, networks: Networks | None
+) -> Pictures:
+    """The faces of a folder; the generator is only loaded when some are missing."""
+    kept = load_pictures(folder, seed=seed, count=count)
+    if len(kept) >= count:
+        return kept
+    nets = networks or load_networks(device)
+    return build_pictures(
+        folder, generator=nets.generator, meshes=nets.meshes, count=count, seed=seed, log=log
+    )
 
 
 def run_directions(

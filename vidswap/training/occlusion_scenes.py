@@ -1,0 +1,220 @@
+"""Faces with something in front of them, and what that covers: the samples of the occlusion network.
+
+A third of the scenes has nothing in front of the face, and most have what only looks like it: shadows, light,
+stubble, turned heads, hands beside the face.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from vidswap.landmarks import FACE_OVAL, MOUTH
+from vidswap.training.occluders import SIZE, Layer, Random, Setting, blur, draw_occluder, noise
+from vidswap.training.pictures import Pictures
+
+_FOREHEAD = 0.13
+"""By this part of the face's height the outline is lifted above the mesh, which ends below the hairline."""
+_CLEAN_SHARE = 0.3
+_UNSURE = 0.25
+"""Weight of what nobody labelled: the generator's own hair over the forehead, ears and jaw line."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One sample."""
+
+    image: np.ndarray
+    """``[S, S, 3]`` RGB in [0, 1]."""
+    truth: np.ndarray
+    """``[S, S]`` 1 where something covers the face."""
+    weight: np.ndarray
+    """``[S, S]`` how much a pixel counts: 1 in the face, 0 away from it."""
+
+
+class Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Endless samples by number; number and seed fix each."""
+
+    def __init__(self, pictures: Pictures, *, seed: int, size: int = SIZE) -> None:
+        self.pictures, self.seed, self.size = pictures, seed, size
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image ``[3, S, S]`` in [-1, 1], truth and weight ``[1, S, S]``."""
+        torch.set_num_threads(1)
+        scene = make_scene(self.pictures, np.random.default_rng((self.seed, number)), size=self.size)
+        image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1))) * 2 - 1
+        return image, torch.from_numpy(scene.truth)[None], torch.from_numpy(scene.weight)[None]
+
+
+def make_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene:
+    """A random scene.
+
+    :param size: side of the sample, at most 256.
+    """
+    setting = _setting(pictures, random)
+    image = _lit(setting, random)
+    truth = np.zeros((SIZE, SIZE), np.float32)
+    setting = replace(setting, face=image)
+    if random.random() > _CLEAN_SHARE:
+        for _ in range(1 + int(random.random() < 0.3)):
+            layer = _softened(draw_occluder(setting, random), random)
+            image = _covered(image, layer, random)
+            truth = 1 - (1 - truth) * (1 - layer.alpha)
+    inner, outer = face_areas(setting.mesh_xy)
+    # Where the mesh does not reach, what is not covered may still be hair.
+    weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, _UNSURE)
+    image, truth, weight = (_resized(part, size) for part in (image, truth, weight))
+    return Scene(_footage(image, random), truth, weight)
+
+
+def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Face inside the mesh's oval, and with forehead and a rim around it, ``[256, 256]`` in [0, 1]."""
+    oval = mesh_xy[list(FACE_OVAL)]
+    up = mesh_xy[10] - mesh_xy[152]
+    height = float(np.hypot(*up)) + 1e-6
+    level = ((mesh_xy[10] - oval) @ up) / height**2
+    lift = np.clip(1 - level / 0.36, 0, 1) ** 0.7
+    lifted = oval + _FOREHEAD * lift[:, None] * up
+    wide = np.concatenate([_polygon(lifted)[..., None], _polygon(oval)[..., None]], 2).max(2)
+    return _polygon(oval), np.clip(4 * blur(wide, 4.0), 0, 1)
+
+
+def _polygon(points: np.ndarray) -> np.ndarray:
+    picture = Image.new("L", (SIZE, SIZE))
+    ImageDraw.Draw(picture).polygon([tuple(p) for p in points.tolist()], fill=255)
+    return np.asarray(picture, np.float32) / 255
+
+
+def _setting(pictures: Pictures, random: Random) -> Setting:
+    one, two = (int(i) for i in random.integers(len(pictures), size=2))
+    face, mesh = _moved(pictures.images[one], pictures.meshes[one], random)
+    other, other_mesh = _moved(pictures.images[two], pictures.meshes[two], random)
+    return Setting(face, mesh, other, other_mesh)
+
+
+def _moved(image: np.ndarray, mesh: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray]:
+    """Mirrored by chance, and aligned as badly as real faces are."""
+    angle, scale = random.normal(0, 0.07), random.uniform(0.85, 1.15)
+    shift = random.normal(0, 0.025, 2)
+    flip = -1.0 if random.random() < 0.5 else 1.0
+    c, s = math.cos(angle) / scale, math.sin(angle) / scale
+    # From the new picture to the old one, around the middle.
+    matrix = np.array([[c * flip, -s * flip], [s, c]])
+    theta = torch.tensor(np.concatenate([matrix, (-matrix @ (2 * shift))[:, None]], 1), dtype=torch.float32)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+    grid = functional.affine_grid(theta[None], [1, 3, SIZE, SIZE], align_corners=False)
+    made = functional.grid_sample(tensor, grid, padding_mode="reflection", align_corners=False)
+    points = (mesh - 0.5) @ np.linalg.inv(matrix).T + shift + 0.5
+    return made[0].permute(1, 2, 0).numpy(), points * SIZE
+
+
+# --- what is no occluder -------------------------------------------------------------------
+
+
+def _lit(setting: Setting, random: Random) -> np.ndarray:
+    """The face under shadows and coloured light, with stubble or freckles by chance."""
+    image = setting.face
+    if random.random() < 0.35:
+        image = image * (1 - random.uniform(0.1, 0.65) * _shadow(random))[..., None]
+    if random.random() < 0.25:
+        image = image + random.uniform(0.02, 0.3) * _shadow(random)[..., None] * random.uniform(0.3, 1, 3)
+    if random.random() < 0.2:
+        image = image * (1 - _stubble(setting.mesh_xy, random))[..., None]
+    if random.random() < 0.15:  # lips and lids of other colours
+        lips = blur(_polygon(setting.mesh_xy[list(MOUTH)]), 1.5) * random.uniform(0.2, 0.6)
+        image = image + lips[..., None] * (random.uniform(0, 1, 3) * [1, 0.5, 0.6] - image) * 0.6
+    return np.clip(image, 0, 1)
+
+
+def _shadow(random: Random) -> np.ndarray:
+    """A soft or hard patch: half planes, bars, leaves."""
+    angle = random.uniform(0, 2 * math.pi)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    away = (x - random.uniform(60, 196)) * math.cos(angle) + (y - random.uniform(80, 220)) * math.sin(angle)
+    if random.random() < 0.4:
+        away = random.uniform(5, 40) - np.abs(away)
+    away = away + random.uniform(0, 20) * noise(random, random.uniform(25, 90))
+    return np.clip(away / random.uniform(1.5, 30) + 0.5, 0, 1).astype(np.float32)
+
+
+def _stubble(mesh_xy: np.ndarray, random: Random) -> np.ndarray:
+    """Darkness of a beard, moustache or many freckles."""
+    lower = _polygon(mesh_xy[[234, 50, 2, 280, 454, 365, 152, 136]])
+    lips = _polygon(mesh_xy[list(MOUTH)])
+    area = blur(np.clip(lower - lips, 0, 1), random.uniform(3, 10))
+    grain = np.clip(0.6 + random.uniform(0.1, 0.4) * blur(noise(random, 1.3), random.uniform(0.3, 1.5)), 0, 1)
+    return area * grain * random.uniform(0.15, 0.75)
+
+
+# --- putting together, and what a camera does ----------------------------------------------
+
+
+def _softened(layer: Layer, random: Random) -> Layer:
+    """Out of focus or moving, by chance."""
+    sigma = random.uniform(0.3, 1.0) if random.random() < 0.75 else random.uniform(1.0, 3.5)
+    alpha = blur(layer.alpha, sigma)
+    color = layer.color
+    if random.random() < 0.2:
+        length, angle = random.uniform(3, 26), random.uniform(0, 2 * math.pi)
+        alpha, color = _streaked(alpha, color, length, angle)
+    elif sigma > 1:
+        color = blur(color, sigma * 0.8)
+    return replace(layer, color=color, alpha=alpha)
+
+
+def _streaked(
+    alpha: np.ndarray, color: np.ndarray, length: float, angle: float
+) -> tuple[np.ndarray, np.ndarray]:
+    both = np.concatenate([color * alpha[..., None], alpha[..., None]], 2)
+    steps = max(2, int(length / 2))
+    total = np.zeros_like(both)
+    for part in np.linspace(-0.5, 0.5, steps) * length:
+        shift = (round(part * math.sin(angle)), round(part * math.cos(angle)))
+        total += np.roll(both, shift, (0, 1)) / steps
+    return total[..., 3], total[..., :3] / np.maximum(total[..., 3:], 0.02)
+
+
+def _covered(image: np.ndarray, layer: Layer, random: Random) -> np.ndarray:
+    """The layer over the picture, with the shadow that it throws."""
+    if layer.casts > 0.05:
+        shift = tuple(int(v) for v in random.normal(0, 5, 2))
+        cast = blur(np.roll(layer.alpha, shift, (0, 1)), random.uniform(1, 8))
+        image = image * (1 - layer.casts * cast)[..., None]
+    return image + layer.alpha[..., None] * (layer.color - image)
+
+
+def _resized(values: np.ndarray, size: int) -> np.ndarray:
+    if size == SIZE:
+        return np.ascontiguousarray(values, np.float32)
+    tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(values), np.float32)).permute(2, 0, 1)
+    made = functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
+    return made[0].numpy() if values.ndim == 2 else made.permute(1, 2, 0).numpy()
+
+
+def _footage(image: np.ndarray, random: Random) -> np.ndarray:
+    """Exposure, colour, blur, noise and compression."""
+    if random.random() < 0.7:
+        image = np.clip(image, 0, 1) ** random.uniform(0.6, 1.6)
+        image = image * (1 + random.normal(0, 0.1, 3)) * random.uniform(0.7, 1.2) + random.normal(0, 0.03)
+    if random.random() < 0.35:  # paler or stronger colours
+        grey = image.mean(2, keepdims=True)
+        image = grey + random.uniform(0, 1.4) * (image - grey)
+    if random.random() < 0.5:
+        image = blur(image, random.uniform(0.3, 2.2))
+    if random.random() < 0.5:
+        image = image + random.uniform(0.005, 0.06) * random.standard_normal(image.shape)
+    image = np.clip(image, 0, 1).astype(np.float32)
+    if random.random() < 0.5:
+        buffer = io.BytesIO()
+        eight_bit = Image.fromarray((image * 255 + 0.5).astype(np.uint8))
+        eight_bit.save(buffer, "JPEG", quality=int(random.integers(20, 92)))
+        image = np.asarray(Image.open(buffer).convert("RGB"), np.float32) / 255
+    return image
