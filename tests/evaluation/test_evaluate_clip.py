@@ -18,8 +18,9 @@ from PIL import Image, ImageFilter
 from vidswap import weights
 from vidswap.cli.evaluate import evaluate_command
 from vidswap.config import RunConfig
-from vidswap.errors import InputError, UsageError
+from vidswap.errors import InputError, UsageError, WeightsError
 from vidswap.evaluation import EvaluationOptions, evaluate, write_report
+from vidswap.evaluation.judges import open_judge
 from vidswap.metrics.report import Report
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.session import Session
@@ -116,6 +117,24 @@ def test_another_person_is_found_to_be_the_source(
     assert swapped.frame_summary["identity_source"].mean < 0.3
     assert swapped.frame_summary["identity_original"].mean > 0.55
     assert swapped.frame_summary["expression"].mean > 0.01
+
+
+def test_the_second_network_agrees(place: Path, session: Session, faces: list[np.ndarray]) -> None:
+    judge = "faceres"
+    if not weights.available(judge):
+        pytest.skip(f"weights {judge!r} are optional and not here")
+    swapped = judged(place, save(place / "swapped-judge", sway(faces[1])), session, judge=judge)
+    kept = judged(place, place / "target", session, judge=judge)
+    assert swapped.networks["second network"].startswith(judge)
+    assert swapped.clip_summary["judge_top1"] == 1.0 and kept.clip_summary["judge_top1"] == 0.0
+    found, before = swapped.frame_summary, kept.frame_summary
+    assert found["judge_source"].mean > 0.6 > before["judge_source"].mean
+    assert found["judge_original"].mean < 0.6 and before["judge_original"].mean == pytest.approx(1, abs=1e-4)
+
+
+def test_a_judge_that_is_not_here_is_one_line(empty_home: Path) -> None:
+    with pytest.raises(WeightsError, match="run `vidswap weights fetch judge`"):
+        open_judge("faceres")
 
 
 def spoiled(place: Path, name: str, change: object) -> Path:

@@ -9,12 +9,15 @@ import click
 
 _SHOWN = (
     ("identity_source", "identity distance to the source"),
+    ("judge_source", "second network: cosine to the source"),
+    ("judge_original", "second network: to the original"),
     ("pose_degrees", "head pose, degrees"),
     ("expression", "expression"),
     ("psnr_outside_db", "PSNR outside the face, dB"),
 )
 _SHOWN_CLIP = (
     ("retrieval_top1", "retrieval top-1"),
+    ("judge_top1", "retrieval top-1, second network"),
     ("tl_id", "TL-ID"),
     ("tg_id", "TG-ID"),
     ("warping_ratio", "warping error / original's"),
@@ -53,8 +56,8 @@ _SHOWN_CLIP = (
 )
 @click.option(
     "--judge",
-    type=click.Path(path_type=Path),
-    help="ArcFace network (.onnx) as a second judge of identity.",
+    metavar="NAME|FILE",
+    help="Second judge of identity: faceres (see 'vidswap weights fetch judge') or an ArcFace .onnx file.",
 )
 @click.option("--offset", type=float, help="Seconds to add to the output's times.")
 @click.option("--seconds", "seconds_spent", type=float, help="Time that the swap took, in seconds.")
@@ -69,7 +72,7 @@ def evaluate_command(
     end: float | None,
     track: int | None,
     distractors: str,
-    judge: Path | None,
+    judge: str | None,
     offset: float | None,
     seconds_spent: float | None,
     as_json: bool,
@@ -112,8 +115,8 @@ def evaluate_command(
     for name, title in _SHOWN:
         if name in report.frame_summary:
             found = report.frame_summary[name]
-            click.echo(f"{title:<34}{found.mean:8.3f}   95 %: {found.p95:.3f}")
+            click.echo(f"{title:<38}{found.mean:8.3f}   95 %: {found.p95:.3f}")
     for name, title in _SHOWN_CLIP:
         if name in report.clip_summary:
-            click.echo(f"{title:<34}{report.clip_summary[name]:8.3f}")
+            click.echo(f"{title:<38}{report.clip_summary[name]:8.3f}")
     click.echo(f"report: {written['html']}")

@@ -21,6 +21,7 @@ from vidswap.evaluation.judges import (
     Judges,
     embed_sources,
     folder_distractors,
+    second_distractors,
     synthetic_distractors,
 )
 from vidswap.evaluation.observe import PairObserver
@@ -55,8 +56,8 @@ class EvaluationOptions:
     """Which face, as ``vidswap faces`` numbers them; None the largest."""
     distractors: int | Path = 100
     """People that do not exist in the gallery of the retrieval, or a folder of photos."""
-    judge: Path | None = None
-    """ArcFace network as a second judge; None takes the one that insightface keeps, if any."""
+    judge: str | Path | None = None
+    """Second judge: ``faceres``, ``mobileface`` or an ArcFace file; None takes what is there already."""
     offset_seconds: float | None = None
     """Added to the output's times; None finds out whether the clips start together."""
     worst_each: int = 2
@@ -91,12 +92,18 @@ def evaluate(
         others, notes = folder_distractors(session, judges, options.distractors)
     else:
         others = synthetic_distractors(session, judges, options.distractors, progress=progress)
+    strangers = second_distractors(session, judges, options.distractors, progress=progress)
     observer = PairObserver(judges, person, (session.new_finder(), session.new_finder()), track=options.track)
     worst = WorstFrames(options.worst_each)
     pairs = _observe(infos, options, observer, worst, progress)
     _finish_rows(observer, person.first, others)
     notes += _notes(pairs, observer, options, judges)
     clip = _clip_summary(observer, others)
+    seen = observer.sightings.second
+    if strangers is not None and person.second is not None and seen:
+        output, original = (np.stack(rows) for rows in zip(*seen, strict=True))
+        gallery = np.concatenate([strangers, original.mean(axis=0, keepdims=True)])
+        clip["judge_top1"] = identity.retrieval(output, person.second, gallery).top1
     if options.seconds_spent is not None:
         clip["seconds_a_frame"] = options.seconds_spent / max(pairs.pairs, 1)
     return Report(

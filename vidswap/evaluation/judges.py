@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vidswap import weights
 from vidswap.errors import InputError, NoFaceError, UsageError
 from vidswap.identities import source_crop, to_tensor
 from vidswap.landmarks import keypoints_from_mesh
 from vidswap.models.judge_arcface import CHIP_SIZE, ArcFaceJudge, chip_quad, find_default
+from vidswap.models.judge_tfjs import RECIPES, TfjsIdentity
 from vidswap.records import AlignedCrop
 from vidswap.session import Session
 from vidswap.sources import SourceSpec, parse_source, parse_sources
@@ -31,17 +33,36 @@ _PSI = 0.7
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
-class Judges:
-    """The networks that recognise people: dlib's, and ArcFace where the user has it.
+def open_judge(judge: str | Path | None) -> ArcFaceJudge | TfjsIdentity | None:
+    """The second network.
 
-    :param judge: file or folder of ArcFace; None takes the one that insightface keeps on this
-        machine, if any.
+    :param judge: the name of an optional network (``faceres``), or file or folder of ArcFace; None takes
+        what is on this machine already: ArcFace as insightface keeps it, else ``faceres``, else none.
+    :raises WeightsError: it is not there, or damaged.
+    """
+    if judge is None:
+        found = find_default()
+        if found is not None:
+            return ArcFaceJudge(found)
+        judge = "faceres" if weights.available("faceres") else None
+    if judge is None:
+        return None
+    if str(judge) in RECIPES and not Path(judge).exists():
+        return TfjsIdentity.load(str(judge), weights.locate(str(judge)))
+    return ArcFaceJudge(Path(judge))
+
+
+class Judges:
+    """The networks that recognise people: dlib's, and a second one where there is one.
+
+    :param judge: see :func:`open_judge`.
     """
 
-    def __init__(self, session: Session, judge: Path | None = None) -> None:
+    def __init__(self, session: Session, judge: str | Path | None = None) -> None:
         self._session = session
-        path = judge if judge is not None else find_default()
-        self.second = ArcFaceJudge(path) if path is not None else None
+        self.second = open_judge(judge)
+        if isinstance(self.second, TfjsIdentity):
+            self.second.to(session.device)
 
     @property
     def names(self) -> dict[str, str]:
@@ -58,10 +79,12 @@ class Judges:
         return self._session.identity.embed_aligned(tensor)[0].cpu().numpy()
 
     def other(self, image: NDArray[np.float32], mesh: NDArray[Any] | None) -> Embedding | None:
-        """ArcFace embedding ``[512]``; None without that network or a mesh.
+        """Embedding ``[D]`` of the second network; None without it, or where ArcFace has no mesh.
 
         :param mesh: ``[468, 3]`` in [0, 1] of the picture.
         """
+        if isinstance(self.second, TfjsIdentity):
+            return self.second.embed_picture(image)
         if self.second is None or mesh is None:
             return None
         keypoints = keypoints_from_mesh(mesh) * image.shape[0]
@@ -76,7 +99,7 @@ class Person:
     first: Embedding
     """``[K, 128]``, one a photo."""
     second: Embedding | None
-    """``[K, 512]``; None without a second network."""
+    """``[K, D]``; None without a second network."""
 
 
 def embed_sources(session: Session, judges: Judges, specs: Sequence[str]) -> Person:
@@ -133,6 +156,16 @@ def synthetic_distractors(
     They are made by the generator at a quarter of its resolution where it has a head for that
     (the network looks at 150 px), in blocks of fifty that are kept in the cache folder.
     """
+    return _embed_synthetic(session, judges.first, "dlib-resnet", count, progress)
+
+
+def _embed_synthetic(
+    session: Session,
+    embed: Callable[[NDArray[np.float32]], Embedding],
+    network: str,
+    count: int,
+    progress: Callable[[str, int, int], None] | None,
+) -> Embedding:
     if count < 1:
         raise UsageError(f"--distractors: expected at least 1, got {count}")
     generator = session.generator
@@ -141,14 +174,14 @@ def synthetic_distractors(
     found: list[Embedding] = []
     for start in range(0, count, block):
         key = {
-            "version": 1, "generator": generator.identifier, "network": "dlib-resnet",
+            "version": 1, "generator": generator.identifier, "network": network,
             "seed": _DISTRACTOR_SEED + start, "count": block, "psi": _PSI, "size": size,
         }  # fmt: skip
         entry = session.cache.get("distractors", key)
         if entry is None:
             rows = []
             for seed in range(_DISTRACTOR_SEED + start, _DISTRACTOR_SEED + start + block):
-                rows.append(judges.first(_generated(session, seed, size)))
+                rows.append(embed(_generated(session, seed, size)))
                 if progress is not None:
                     progress("distractors", start + len(rows), -(-count // block) * block)
             entry = {"embedding": np.stack(rows)}
@@ -162,6 +195,32 @@ def folder_distractors(session: Session, judges: Judges, folder: Path) -> tuple[
 
     :raises InputError: the folder cannot be read, or holds no photo of one face.
     """
+    return _embed_folder(session, judges.first, folder)
+
+
+def second_distractors(
+    session: Session,
+    judges: Judges,
+    chosen: int | Path,
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Embedding | None:
+    """The same people as the second network sees them, ``[count, D]``.
+
+    None without a second network, and for ArcFace, whose crop needs landmarks of every picture.
+    """
+    second = judges.second
+    if not isinstance(second, TfjsIdentity):
+        return None
+    if isinstance(chosen, Path):
+        return _embed_folder(session, second.embed_picture, chosen)[0]
+    network = f"{second.key}-{weights.status(second.key).sha256[:16]}"
+    return _embed_synthetic(session, second.embed_picture, network, chosen, progress)
+
+
+def _embed_folder(
+    session: Session, embed: Callable[[NDArray[np.float32]], Embedding], folder: Path
+) -> tuple[Embedding, list[str]]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give --distractors a folder of photos")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
@@ -173,7 +232,7 @@ def folder_distractors(session: Session, judges: Judges, folder: Path) -> tuple[
             log.info("distractor left out: %s", error)
             skipped.append(file.name)
             continue
-        rows.append(judges.first(aligned.image))
+        rows.append(embed(aligned.image))
     if not rows:
         raise InputError(f"{folder}: none of {len(files)} pictures shows just one face")
     notes = [f"{len(skipped)} of {len(files)} distractors show no single face"] if skipped else []

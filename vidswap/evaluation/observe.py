@@ -44,6 +44,8 @@ class Sightings:
     output: list[Array] = field(default_factory=list)
     """Identity embeddings ``[128]``."""
     original: list[Array] = field(default_factory=list)
+    second: list[tuple[Array, Array]] = field(default_factory=list)
+    """Those of the second network, output and original; empty without it."""
 
 
 class PairObserver:
@@ -222,6 +224,7 @@ class PairObserver:
             similar = identity.cosine_similarity(self._person.second, second[0])
             row["judge_source"] = float(similar.mean())
             row["judge_original"] = float(identity.cosine_similarity(*second))
+            self.sightings.second.append((second[0], second[1]))
 
 
 _COLUMNS = (

@@ -41,12 +41,12 @@ FRAME_MEASURES = _table(
     ),
     Measure(
         "judge_source", "Second network: similarity to the source", "cosine", "higher",
-        "Cosine similarity of ArcFace embeddings between output and source; a network that took "
-        "no part in the training.",
+        "Cosine similarity of the second network's embeddings between output and source; a network "
+        "that took no part in the training.",
     ),
     Measure(
         "judge_original", "Second network: similarity to the original person", "cosine", "lower",
-        "Cosine similarity of ArcFace embeddings between output and original, same frame.",
+        "Cosine similarity of the second network's embeddings between output and original, same frame.",
     ),
     Measure(
         "pose_degrees", "Head pose", "degrees", "lower",
@@ -93,6 +93,10 @@ CLIP_MEASURES = _table(
         "retrieval_top1", "Retrieval top-1", "share", "higher",
         "Frames whose nearest neighbour by dlib embedding, among the distractors, the original "
         "person and the source, is the source.",
+    ),
+    Measure(
+        "judge_top1", "Retrieval top-1, second network", "share", "higher",
+        "The same by the second network, among the same people.",
     ),
     Measure(
         "tl_id", "TL-ID", "ratio", "one",

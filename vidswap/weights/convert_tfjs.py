@@ -72,6 +72,7 @@ class _Lowering:
         self.names: list[str] = []
         self.shape: list[int] = []
         self.index: dict[str, int] = {}  # node -> tensor
+        self.flat: set[int] = set()  # computed tensors of rank two
         self.halves: dict[str, tuple[str, str, _Array | None]] = {}  # halves of a PReLU
 
     def run(self, output: str) -> tuple[dict[str, _Array], dict[str, str]]:
@@ -116,6 +117,8 @@ class _Lowering:
 
     def _add(self, name: str, op: str, inputs: list[int], **attributes: Any) -> None:
         self.index[name] = self._tensor(name)
+        if op in ("MEAN", "FULLY_CONNECTED") or inputs[0] in self.flat:
+            self.flat.add(self.index[name])
         self.ops.append(
             {"op": op, "inputs": inputs, "outputs": [self.index[name]], "attributes": attributes}
         )
@@ -215,8 +218,12 @@ class _Lowering:
             (source,) = (i for i in inputs if i not in self.constants)
             value = -known[0] if kind == "Sub" else known[0]
             if not self._fold(name, source, value, kind == "Mul"):
-                value = value.reshape(()) if value.size == 1 else value
-                tensors = [self.index[source], self._tensor(name + "/constant", value)]
+                before = self.index[source]
+                if value.size == 1:
+                    value = value.reshape(())
+                elif before not in self.flat:  # one number a channel, in TFLite's NHWC
+                    value = value.reshape(1, 1, 1, -1)
+                tensors = [before, self._tensor(name + "/constant", value)]
                 self._add(name, "MUL" if kind == "Mul" else "ADD", tensors, activation="NONE")
 
     def _fold(self, name: str, source: str, value: _Array, scales: bool) -> bool:

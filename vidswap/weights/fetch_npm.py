@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -29,9 +30,9 @@ def command(distribution: Distribution, folder: Path) -> list[str]:
 
 def explain(distribution: Distribution, log: Path) -> str:
     """One line from npm's own words."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line[4:].strip() for line in lines if line.lower().startswith("npm err")]
-    reason = errors[-1] if errors else "npm failed"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    errors = re.findall(r"^npm (?:error|ERR!) (?!code|syscall|errno)\s*(.+)", text, re.MULTILINE)
+    reason = errors[0].strip().rstrip(".") if errors else "npm failed"
     return (
         f"cannot fetch {distribution.package} {distribution.version} ({reason}): check the network and "
         "npm's registry setting, then run the command again"
