@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from vidswap.errors import WeightsError
 
-INPUT_SIZE = 256
+INPUT_SIZE = 192
 WIDTHS = (16, 32, 64, 128, 192)
 """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's side."""
 _STEPS = 2 ** len(WIDTHS)
@@ -56,7 +56,7 @@ class _Down(nn.Module):
 
 
 class OcclusionNet(nn.Module):
-    """``[B, 3, S, S]`` RGB in [-1, 1] to logits ``[B, 1, S, S]``; S a multiple of 32, trained at 256."""
+    """``[B, 3, S, S]`` RGB in [-1, 1] to logits ``[B, 1, S, S]``; S a multiple of 32, trained at 192."""
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
         super().__init__()

@@ -41,21 +41,33 @@ class Scene:
 
 
 class Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Endless samples by number; number and seed fix each."""
+    """Endless samples by number; number and seed fix each.
+
+    Each scene is filmed twice in a row, the second time mirrored: to draw it costs more than that.
+    """
 
     def __init__(self, pictures: Pictures, *, seed: int, size: int = SIZE) -> None:
         self.pictures, self.seed, self.size = pictures, seed, size
+        self._last: tuple[int, Scene] | None = None
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image ``[3, S, S]`` in [-1, 1], truth and weight ``[1, S, S]``."""
         torch.set_num_threads(1)
-        scene = make_scene(self.pictures, np.random.default_rng((self.seed, number)), size=self.size)
+        drawn = number // 2
+        if self._last is None or self._last[0] != drawn:
+            random = np.random.default_rng((self.seed, drawn))
+            self._last = drawn, draw_scene(self.pictures, random, size=self.size)
+        scene = self._last[1]
+        if number % 2:
+            parts = (scene.image, scene.truth, scene.weight)
+            scene = Scene(*(np.ascontiguousarray(part[:, ::-1]) for part in parts))
+        scene = replace(scene, image=film(scene.image, np.random.default_rng((self.seed, number, 1))))
         image = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1))) * 2 - 1
         return image, torch.from_numpy(scene.truth)[None], torch.from_numpy(scene.weight)[None]
 
 
-def make_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene:
-    """A random scene.
+def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene:
+    """A random scene as it is, before :func:`film`.
 
     :param size: side of the sample, at most 256.
     """
@@ -71,8 +83,7 @@ def make_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene
     inner, outer = face_areas(setting.mesh_xy)
     # Where the mesh does not reach, what is not covered may still be hair.
     weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, _UNSURE)
-    image, truth, weight = (_resized(part, size) for part in (image, truth, weight))
-    return Scene(_footage(image, random), truth, weight)
+    return Scene(*(_resized(part, size) for part in (image, truth, weight)))
 
 
 def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,8 +94,8 @@ def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     level = ((mesh_xy[10] - oval) @ up) / height**2
     lift = np.clip(1 - level / 0.36, 0, 1) ** 0.7
     lifted = oval + _FOREHEAD * lift[:, None] * up
-    wide = np.concatenate([_polygon(lifted)[..., None], _polygon(oval)[..., None]], 2).max(2)
-    return _polygon(oval), np.clip(4 * blur(wide, 4.0), 0, 1)
+    inner = _polygon(oval)
+    return inner, np.clip(4 * blur(np.maximum(_polygon(lifted), inner), 4.0), 0, 1)
 
 
 def _polygon(points: np.ndarray) -> np.ndarray:
@@ -154,7 +165,7 @@ def _stubble(mesh_xy: np.ndarray, random: Random) -> np.ndarray:
     return area * grain * random.uniform(0.15, 0.75)
 
 
-# --- putting together, and what a camera does ----------------------------------------------
+# --- putting together, and what a camera does -------------------------------------------
 
 
 def _softened(layer: Layer, random: Random) -> Layer:
@@ -199,13 +210,13 @@ def _resized(values: np.ndarray, size: int) -> np.ndarray:
     return made[0].numpy() if values.ndim == 2 else made.permute(1, 2, 0).numpy()
 
 
-def _footage(image: np.ndarray, random: Random) -> np.ndarray:
-    """Exposure, colour, blur, noise and compression."""
+def film(image: np.ndarray, random: Random) -> np.ndarray:
+    """What a camera makes of ``[S, S, 3]``: exposure, colour, blur, noise and compression."""
     if random.random() < 0.7:
         image = np.clip(image, 0, 1) ** random.uniform(0.6, 1.6)
         image = image * (1 + random.normal(0, 0.1, 3)) * random.uniform(0.7, 1.2) + random.normal(0, 0.03)
     if random.random() < 0.35:  # paler or stronger colours
-        grey = image.mean(2, keepdims=True)
+        grey = (image @ np.full(3, 1 / 3, np.float32))[..., None]
         image = grey + random.uniform(0, 1.4) * (image - grey)
     if random.random() < 0.5:
         image = blur(image, random.uniform(0.3, 2.2))

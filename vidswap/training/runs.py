@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,10 @@ class BankOptions:
     """Seed of the bank; it is made once and kept in the folder."""
 
 
-def open_folder(folder: Path, name: str, options: Any) -> Path:
+def open_folder(folder: Path, name: str, options: Any, *, free: Sequence[str] = ()) -> Path:
     """Make the folder; refuse to go on with other options than the run there was started with.
 
+    :param free: options that may change from one call to the next, the number of steps for example.
     :raises OutputError: it cannot be made. :raises UsageError: other options.
     """
     stated = json.loads(json.dumps({name: asdict(options)}))[name]
@@ -61,7 +62,8 @@ def open_folder(folder: Path, name: str, options: Any) -> Path:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot use the folder {folder} ({error}); choose another --output") from error
-    changed = sorted(key for key in {*stated, *before} if stated.get(key) != before.get(key))
+    names = {*stated, *before} - {*free}
+    changed = sorted(key for key in names if stated.get(key) != before.get(key))
     if changed:
         shown = ", ".join(f"{key} was {before.get(key)}, now {stated.get(key)}" for key in changed)
         raise UsageError(f"{folder} holds a run with other options ({shown}); choose another --output")
@@ -240,11 +242,11 @@ def run_occlusion(
     """Train the occlusion network; gives the path of its weights.
 
     :param faces: generated faces that the scenes are made of, kept in the folder; more may be asked for when
-        a run is gone on with.
+        a run is gone on with, and more steps.
     """
     if faces < 2:
         raise UsageError(f"faces: expected at least 2, got {faces}")
-    open_folder(folder, "occlusion", options)
+    open_folder(folder, "occlusion", options, free=("steps",))
     pictures = _pictures(folder / "occlusion-faces", faces, faces_seed, device, log, networks)
     torch.manual_seed(options.seed)
     net = OcclusionNet()
