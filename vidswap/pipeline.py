@@ -253,6 +253,8 @@ class _Run:
                 tell(done)
             stats = {stat.name: stat.busy_seconds for stat in results.stats}
         self.warnings += writer.warnings
+        if frames.damage is not None:
+            self.warnings.append(frames.damage)
         if not swapped:
             self._warn_no_face()
         return self._report(done, swapped, done, time.perf_counter() - began, stats)

@@ -143,6 +143,8 @@ class ChunkedRun:
                         piece.finish(last=False)
                 piece.finish(last=True)
             figures.stages = {stat.name: stat.busy_seconds for stat in results.stats}
+            if frames.damage is not None:
+                figures.warnings.append(frames.damage)
         if run.replayed_frames:
             self.log(f"faces and inversions of {run.replayed_frames} frames were taken from the cache")
 

@@ -92,7 +92,11 @@ def read_image(
                     name, planes = _read_deep_png(file, image.getexif().get(0x0112, 1))
                 else:
                     name, planes = _from_pillow(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{file} has more than the {MAX_IMAGE_PIXELS} pixels that are allowed; scale it down first"
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(
             f"{file} cannot be read as an image ({reason(error)}); it may be damaged or incomplete"
         ) from error

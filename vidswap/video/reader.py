@@ -96,8 +96,7 @@ def open_frames(
     info = info or probe(path, max_pixels=max_pixels)
     if info.is_truncated and not allow_damaged:
         raise InputError(
-            f"{info.path} breaks off before its end; copy it again, "
-            "or allow damaged input to use what is there"
+            f"{info.path} breaks off before its end; copy it again, or remux it to keep what is there"
         )
     reader = FrameReader(info)
     if info.kind in ("image", "folder"):
