@@ -91,7 +91,8 @@ def _variable_rate(path: Path, pictures: Pictures) -> None:
 @case(2, "02_rotated.mp4", "a rotation tag of 90 degrees", "faces found and output upright")
 def _rotated(path: Path, pictures: Pictures) -> None:
     def turned(number: int, width: int, height: int) -> np.ndarray:
-        return np.ascontiguousarray(np.rot90(pictures(number, height, width)))
+        # Stored a quarter turn clockwise; the tag turns it back counter-clockwise.
+        return np.ascontiguousarray(np.rot90(pictures(number, height, width), -1))
 
     write_clip(path, turned, prepare=lambda _, stream: stream.set_display_rotation(90))
 
