@@ -216,7 +216,7 @@ class KillTest:
             return
         while process.poll() is None and not list(folder.glob("joined*")):
             time.sleep(0.002)
-        _wait(process, self.random.uniform(0, 0.4))
+        _wait(process, 0.4 * self.random.random() ** 2)  # marking and naming take a fraction of a second
 
     def _check_resumed(self, before: State, now: State) -> list[str]:
         """What the run that just ended had made of the work that it found."""

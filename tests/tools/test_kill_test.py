@@ -29,8 +29,9 @@ def test_a_few_kills_lose_nothing(weights_home: Path, tmp_path: Path, suffix: st
     command = [sys.executable, str(TOOLS / "kill_test.py"), "--kills", "3", "--seed", "4"]
     environment = {**os.environ, "PYTHONPATH": str(TOOLS.parent), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [*command, "--seconds", "0.32", f"--suffix={suffix}"], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+        [*command, "--seconds", "0.32", f"--suffix={suffix}"],
+        capture_output=True, text=True, cwd=tmp_path, env=environment,
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"^kills +3 \(", result.stdout, re.MULTILINE), result.stdout
     assert re.search(r"^failures +0$", result.stdout, re.MULTILINE), result.stdout
