@@ -96,6 +96,9 @@ class SmoothConfig:
     """Smoothing of the latents, standard deviation in frames."""
     color: float = 4.0
     """Smoothing of the colour match, time constant in frames."""
+    occlusion: float = 1.5
+    """Smoothing of the outlines of what is in front of the face, time constant in frames. It only acts where
+    the picture stands still."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class CompositeConfig:
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
     occlusion: bool = True
-    """Keep hands, hair and objects in front of the face when the network for it is there."""
+    """Keep hands, hair and objects that are in front of the face there."""
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,10 @@ from vidswap.stages import (
     FindFaces,
     FixedLagStage,
     InvertFaces,
+    Occlusion,
     Selection,
     Work,
+    see_occluders,
     smooth_latents,
     smooth_quads,
     visible_mask,
@@ -176,18 +178,20 @@ class _Occluded:
     """Stage: take out of the masks what is in front of the face, as a swap does."""
 
     session: Session
+    occluders: dict[int, Occlusion] = field(default_factory=dict)
 
     @torch.no_grad()
     def __call__(self, work: Work) -> Work:
-        options = self.session.config.composite
         made = []
         for face in work.faces:
             code = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
             drawn = self.session.generator.synthesize(
                 code, size=self.session.config.inversion.fast_size
             )
-            face = replace(face, inversion=to_image(drawn))
-            made.append(replace(face, solid=visible_mask(face, options)))
+            seen = see_occluders(face, self.session)
+            face = replace(face, inversion=to_image(drawn), occluded=seen)
+            solid = visible_mask(face, self.session.config, work.shot, self.occluders)
+            made.append(replace(face, solid=solid))
         return work.with_faces(made)
 
 

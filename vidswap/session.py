@@ -17,6 +17,7 @@ from vidswap.inversion import Inverter
 from vidswap.mixing import Mixer, make_mixer
 from vidswap.models import Generator, load_generator
 from vidswap.models.identity import DlibIdentity
+from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 
 
 def choose_device(name: str) -> torch.device:
@@ -71,6 +72,13 @@ class Session:
         return load_encoder(weights.locate("encoder"), weights.locate, self.identity).to(self.device)
 
     @cached_property
+    def occlusion_net(self) -> OcclusionNet | None:
+        """Sees what is in front of a face; None when it is not wanted or not there."""
+        if not self.config.composite.occlusion or not weights.available("occlusion"):
+            return None
+        return load_occlusion_net(weights.locate("occlusion")).to(self.device)
+
+    @cached_property
     def mixer(self) -> Mixer:
         return make_mixer(
             self.config.mix,
@@ -109,7 +117,7 @@ class Session:
     def with_generator(self, generator: Generator) -> Session:
         """The same session with another generator (a tuned one); all else is shared."""
         other = Session(self.config)
-        shared = ("device", "identity", "encoder", "mixer", "cache")
+        shared = ("device", "identity", "encoder", "mixer", "cache", "occlusion_net")
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["generator"] = generator
         return other

@@ -20,6 +20,7 @@ from vidswap.compositing import (
     face_mask,
     match_detail,
     residual_occlusion,
+    steady_occlusion,
 )
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.faces import FaceFinder, align_quad
@@ -64,6 +65,8 @@ class FaceWork:
     swap: Swap | None = None
     inversion: np.ndarray | None = None
     """``[s, s, 3]`` the target as the generator redraws it, small."""
+    occluded: np.ndarray | None = None
+    """``[192, 192]`` what the occlusion network sees in front of the face; None without the network."""
 
 
 @dataclass(frozen=True)
@@ -253,17 +256,47 @@ def _mates(face: FaceWork, near: Sequence[tuple[int, Work]]) -> list[tuple[int, 
     return sorted(kept, key=lambda pair: pair[0])
 
 
-def visible_mask(face: FaceWork, options: CompositeConfig) -> np.ndarray:
-    """The mask of a face, less what is in front of it (where the inversion does not explain it)."""
-    if not options.occlusion or face.inversion is None:
+Occlusion = tuple[int, np.ndarray, np.ndarray]
+"""What is remembered of a track's occluders: its shot, their map, the picture that it belongs to."""
+
+
+@torch.no_grad()
+def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
+    """Map ``[192, 192]`` of what the occlusion network sees in front of the face; it needs the crop alone."""
+    if session.occlusion_net is None:
+        return None
+    seen = session.occlusion_net.occluded(to_tensor(face.crop.image, session.device))
+    return seen[0, 0].cpu().numpy()
+
+
+def visible_mask(
+    face: FaceWork, config: RunConfig, shot: int, memory: dict[int, Occlusion]
+) -> np.ndarray:
+    """The mask of a face, less what is in front of it: what the network sees there, and what the inversion
+    does not explain.
+
+    :param memory: occluders by track, read and brought up to date.
+    """
+    options = config.composite
+    if not options.occlusion or (face.inversion is None and face.occluded is None):
         return face.solid
-    residual = residual_occlusion(
-        face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz
-    )
-    occlusion = combine(residual, None)
-    if occlusion is None or not occlusion.any():
+    residual = None
+    if face.inversion is not None:
+        residual = residual_occlusion(
+            face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz
+        )
+    occlusion = combine(residual, face.occluded)
+    before = memory.get(face.face.track_id)
+    if occlusion is None:
         return face.solid
-    return draw_mask(face.crop, options, occlusion)
+    occlusion, small = steady_occlusion(
+        occlusion, face.crop.image, before[1:] if before and before[0] == shot else None,
+        frames=config.smooth.occlusion,
+    )  # fmt: skip
+    memory[face.face.track_id] = shot, occlusion, small
+    if not occlusion.any():
+        return face.solid
+    return np.minimum(face.solid, draw_mask(face.crop, options, occlusion))
 
 
 @dataclass(frozen=True)
@@ -380,7 +413,8 @@ class Regenerate:
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             solid = np.minimum(face.solid, self._new_face_mask(image, face))
             swap = Swap(image, solid, face.quad, face.face.track_id)
-            made.append(replace(face, swap=swap, inversion=inversion, solid=solid))
+            occluded = see_occluders(face, self.session)
+            made.append(replace(face, swap=swap, inversion=inversion, solid=solid, occluded=occluded))
         return work.with_faces(made)
 
     def _new_face_mask(self, image: np.ndarray, face: FaceWork) -> np.ndarray:
@@ -443,6 +477,7 @@ class PasteFaces:
 
     config: RunConfig
     colors: dict[int, tuple[int, ColorState | None]] = field(default_factory=dict)
+    occluders: dict[int, Occlusion] = field(default_factory=dict)
 
     def __call__(self, work: Work) -> tuple[Frame, int]:
         """The finished frame and how many faces were swapped in it."""
@@ -455,7 +490,7 @@ class PasteFaces:
         """The face with its final mask, colours and grain, ready for the paste."""
         options, smooth = self.config.composite, self.config.smooth
         crop, swap = face.crop, face.swap
-        mask = visible_mask(face, options)
+        mask = visible_mask(face, self.config, work.shot, self.occluders)
         shot, state = self.colors.get(face.face.track_id, (work.shot, None))
         matcher = ColorMatcher(options.color, smooth.color)
         image, state = matcher(swap.image, crop.image, mask, state if shot == work.shot else None)

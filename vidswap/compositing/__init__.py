@@ -5,7 +5,7 @@ from __future__ import annotations
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
-from vidswap.compositing.occlusion import combine, residual_occlusion
+from vidswap.compositing.occlusion import combine, residual_occlusion, steady_occlusion
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "match_detail",
     "parse_regions",
     "residual_occlusion",
+    "steady_occlusion",
 ]

@@ -35,6 +35,8 @@ _MIN_AREA = 0.006
 _FEATURE_ROOM = 36.0
 """Pixels of a 1024 crop around eyes, brows and mouth that still belong to them."""
 _FEATURE_SHARE = 0.9
+_STILL = 0.05
+"""Change of colour from frame to frame, of 1, at which a pixel counts as moving."""
 _GROW_STEPS = 24
 _EDGE_PX = 2.0
 
@@ -94,6 +96,33 @@ def combine(residual: FloatArray | None, network: FloatArray | None) -> FloatArr
     supported = np.sqrt(np.clip(seen * network, 0.0, 1.0))
     alone = 0.5 * smoothstep((seen - 0.5) / 0.5)
     return np.maximum(np.maximum(network, supported), alone).astype(np.float32)
+
+
+def steady_occlusion(
+    fresh: FloatArray,
+    picture: FloatArray,
+    before: tuple[FloatArray, FloatArray] | None,
+    *,
+    frames: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Hold the map of occluders steady where the picture stands still.
+
+    A plain average over time would trail behind a moving hand; where the colour of a pixel changes, the
+    fresh map counts at once.
+
+    :param fresh: ``[n, n]`` in [0, 1], this frame's map.
+    :param picture: ``[S, S, 3]`` this frame's crop.
+    :param before: what this function gave for the frame before, None at the start of a shot.
+    :param frames: time constant; 0 switches the smoothing off.
+    :return: the steady map ``[n, n]`` and the picture at its size, to be given with the next frame.
+    """
+    small = resize_map(picture, fresh.shape[0])
+    if before is None or frames <= 0 or before[0].shape != fresh.shape:
+        return fresh, small
+    held, seen = before
+    change = to_array(gaussian_blur(to_tensor(np.abs(small - seen).max(axis=2)), 1.0))
+    share = np.float32(np.exp(-1.0 / frames)) * np.exp(-np.square(change / _STILL))
+    return (fresh + share * (held - fresh)).astype(np.float32), small
 
 
 def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -> np.ndarray:

@@ -98,8 +98,15 @@ class OcclusionNet(nn.Module):
 
     @torch.no_grad()
     def occluded(self, images: Tensor) -> Tensor:
-        """Probability ``[B, 1, S, S]`` that a pixel shows something in front of the face."""
-        return torch.sigmoid(self(images))
+        """Probability ``[B, 1, 192, 192]`` that a pixel shows something in front of the face.
+
+        :param images: ``[B, 3, S, S]`` aligned faces of any size, RGB in [-1, 1].
+        """
+        if images.shape[-1] != INPUT_SIZE:
+            images = functional.interpolate(
+                images, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False, antialias=True
+            )
+        return torch.sigmoid(self(images.contiguous(memory_format=torch.channels_last)))
 
 
 def occlusion_metadata(net: OcclusionNet, **more: object) -> dict[str, str]:
