@@ -98,6 +98,8 @@ class Analysis:
     """All states at the border to begin at; None: the clip begins there."""
     borders: dict[int, State] = field(default_factory=dict)
     """State by number of the first frame after the border; complete when the frame before it is out."""
+    given: Callable[[Work], Work] | None = None
+    """Gives the faces their pivots in place of inversion and smoothing."""
     replayed_frames: int = 0
     live_from: int | None = None
     """First frame whose faces are searched and inverted; None while all came from the disk."""
@@ -110,8 +112,11 @@ class Analysis:
             lagged = FixedLagStage(smooth.lag, smooth_quads(smooth.quad))
             made.append(Stage("steady quads", _Lagged(self, "quads", lagged, smooth.lag, live_only=True)))
         made.append(Stage("crop", CropFaces(session.config.composite)))
-        made.append(Stage("invert", _Invert(self, InvertFaces(session))))
-        if smooth.latent > 0 and smooth.lag > 0:
+        if self.given is not None:
+            made.append(Stage("read latents", self.given))
+        else:
+            made.append(Stage("invert", _Invert(self, InvertFaces(session))))
+        if self.given is None and smooth.latent > 0 and smooth.lag > 0:
             lagged = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
             made.append(Stage("steady latents", _Lagged(self, "latents", lagged, smooth.lag)))
         made.append(Stage("generate", _Stated(self, "generate", Regenerate(session))))

@@ -66,6 +66,43 @@ def read_latents(path: str | Path) -> Latents:
     )  # fmt: skip
 
 
+class LatentRows:
+    """``latents.safetensors`` whose codes are read a row at a time: a long clip's need not fit in memory.
+
+    :raises InputError: missing, damaged, not latents of vidswap, or of a newer version.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = safe_open(self.path, "np").__enter__()
+            metadata = self._file.metadata() or {}
+            self.format_version = _version_of(metadata, self.path)
+            self._codes = self._file.get_slice("codes")
+            shape, kind = self._codes.get_shape(), self._codes.get_dtype()
+            self.pts, self.track, self.error = (self._file.get_tensor(n) for n in ("pts", "track", "error"))
+            self.time_base = Fraction(metadata["time_base"])
+            self.generator, self.target = metadata["generator"], metadata["target"]
+        except (SafetensorError, OSError, KeyError, ValueError, ZeroDivisionError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{path} cannot be read as latents ({reason}): export them again") from error
+        columns = ((self.pts, "int64"), (self.track, "int64"), (self.error, "float32"))
+        fits = len(shape) == 3 and shape[2] == 512 and kind == "F32" and self.time_base > 0
+        if not fits or any(c.shape != (shape[0],) or c.dtype != dtype for c, dtype in columns):
+            raise InputError(f"{self.path} does not hold what latents should: export them again")
+        self.n_styles = int(shape[1])
+
+    def code(self, row: int) -> FloatArray:
+        """``[n_styles, 512]`` W+ of a face.
+
+        :raises InputError: it holds no numbers.
+        """
+        code = np.ascontiguousarray(self._codes[row])
+        if not np.isfinite(code).all():
+            raise InputError(f"{self.path} does not hold what latents should (row {row}): export them again")
+        return code
+
+
 def _version_of(metadata: dict[str, str], path: Path) -> int:
     if metadata.get("format") != "vidswap-latents":
         raise InputError(f"{path} holds no latents of vidswap: name a latents.safetensors of an export")

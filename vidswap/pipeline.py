@@ -16,6 +16,7 @@ from vidswap import __version__
 from vidswap.cache import digest_of, fsync_folder, temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import Interrupted, OutputError, UsageError
+from vidswap.given_latents import GivenLatents
 from vidswap.identities import SourceIdentity, prepare_source
 from vidswap.keyframes import tuned_for
 from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
@@ -58,22 +59,30 @@ def _quiet(_line: str) -> None:
     return None
 
 
-def build_stages(session: Session, selection: Selection) -> list[Stage]:
-    """The stages between decoder and encoder, in order."""
+def build_stages(
+    session: Session, selection: Selection, given: GivenLatents | None = None
+) -> list[Stage]:
+    """The stages between decoder and encoder, in order; ``given`` stands in for inversion."""
     smooth = session.config.smooth
     stages = [Stage("find faces", FindFaces(session, session.new_finder(), selection))]
     if smooth.quad > 0 and smooth.lag > 0:
         stages.append(Stage("steady quads", FixedLagStage(smooth.lag, smooth_quads(smooth.quad))))
-    stages += [Stage("crop", CropFaces(session.config.composite)), Stage("invert", InvertFaces(session))]
-    if smooth.latent > 0 and smooth.lag > 0:
+    stages.append(Stage("crop", CropFaces(session.config.composite)))
+    if given is not None:
+        stages.append(Stage("read latents", given))
+    else:
+        stages.append(Stage("invert", InvertFaces(session)))
+    if given is None and smooth.latent > 0 and smooth.lag > 0:
         stages.append(Stage("steady latents", FixedLagStage(smooth.lag, smooth_latents(smooth.latent))))
     stages += [Stage("generate", Regenerate(session)), Stage("paste", PasteFaces(session.config))]
     return stages
 
 
-def swap_frames(session: Session, frames: Iterable[Frame], selection: Selection) -> StageRun:
+def swap_frames(
+    session: Session, frames: Iterable[Frame], selection: Selection, given: GivenLatents | None = None
+) -> StageRun:
     """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
-    return run_stages(frames, build_stages(session, selection), queue_size=2, source_name="decode")
+    return run_stages(frames, build_stages(session, selection, given), queue_size=2, source_name="decode")
 
 
 @dataclass
@@ -113,6 +122,7 @@ class Swapper:
         face: Sequence[str] = (),
         force: bool = False,
         restart: bool = False,
+        latents: str | Path | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> SwapReport:
         """Swap a whole clip; see :func:`swap_video`."""
@@ -123,6 +133,7 @@ class Swapper:
         info = probe(target)
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
+        given = None if latents is None else GivenLatents(Path(latents), self.session, info)
         selection = self._selection(source, face)
         session = self.session
         if self.config.inversion.tune_steps > 0 and info.kind == "video":
@@ -130,7 +141,7 @@ class Swapper:
                 session, target, info, selection,
                 start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
             )  # fmt: skip
-        run = _Run(session, info, target, output, selection, progress, started, self.log)
+        run = _Run(session, info, target, output, selection, given, progress, started, self.log)
         kind = output_kind(output)
         if kind == "folder" or (info.kind == "video" and kind == "video"):
             return run.in_chunks(start_seconds, end_seconds, restart)
@@ -167,6 +178,7 @@ class _Run:
     target: Path
     output: Path
     selection: Selection
+    given: GivenLatents | None
     progress: Callable[[Progress], None] | None
     started: float
     log: Log = _quiet
@@ -178,6 +190,7 @@ class _Run:
         with ChunkedRun(
             self.session, self.info, self.target, self.output, self.selection,
             start_seconds=start, end_seconds=end, restart=restart, log=self.log,
+            given=self.given, given_key=None if self.given is None else self.given.key,
         ) as run:  # fmt: skip
             try:
                 made = run.encode(self._teller(total), total=total)
@@ -243,7 +256,7 @@ class _Run:
         began = time.perf_counter()
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
-            swap_frames(self.session, frames, self.selection) as results,
+            swap_frames(self.session, frames, self.selection, self.given) as results,
             open_writer(video, self.info, config.video) as writer,
         ):
             for frame, faces in results:
@@ -339,6 +352,7 @@ def swap_video(
     face: Sequence[str] = (),
     force: bool = False,
     restart: bool = False,
+    latents: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
     log: Log = _quiet,
 ) -> SwapReport:
@@ -349,6 +363,7 @@ def swap_video(
     :param output: a name that does not exist yet, unless ``force``.
     :param face: values of ``--face``: ``largest``, ``all``, a track number, or ``N=SOURCE``.
     :param restart: begin again; otherwise a run of the same command that was stopped is gone on with.
+    :param latents: ``latents.safetensors`` of an export of the target, used in place of inversion.
     :param progress: called after each frame. :param log: called with lines for the log.
     :raises VidswapError: one of its children; nothing is left at ``output`` then.
     """
@@ -356,7 +371,7 @@ def swap_video(
     return swapper.swap_video(
         target, source, output,
         start_seconds=start_seconds, end_seconds=end_seconds, face=face, force=force, restart=restart,
-        progress=progress,
+        latents=latents, progress=progress,
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from vidswap.locking import FileLock, LockTaken
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
-from vidswap.stages import Selection
+from vidswap.stages import Selection, Work
 from vidswap.streaming import run_stages
 from vidswap.video import PackedWriter, VideoInfo, count_packed, open_frames, open_writer, output_kind
 from vidswap.video.versions import library_versions
@@ -75,6 +75,8 @@ class ChunkedRun:
 
     :param start_seconds: range of the target, as for ``open_frames``.
     :param restart: begin again, whatever is there.
+    :param given: stage that gives the faces their pivots in place of inversion.
+    :param given_key: what it gives; part of what decides the output.
     :raises UsageError: the folder holds a run with other settings (named), or a run is at work in it.
     :raises OutputError: the folder cannot be written.
     """
@@ -90,11 +92,14 @@ class ChunkedRun:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         restart: bool = False,
+        given: Callable[[Work], Work] | None = None,
+        given_key: str | None = None,
         log: Log = lambda _line: None,
     ) -> None:
         self.session, self.info, self.target = session, info, target
         self.selection, self.log = selection, log
         self.range = (start_seconds, end_seconds)
+        self.given, self.given_key = given, given_key
         self.folder = work_folder(output)
         self.suffix = piece_suffix(session.config.video.codec, output)
         self.records: list[ChunkRecord] = []
@@ -124,7 +129,7 @@ class ChunkedRun:
         return figures
 
     def _make(self, state: State | None, figures: ChunkFigures, tell: Tell) -> None:
-        run = Analysis(self.session, self.selection, self._kept(), self._length, state)
+        run = Analysis(self.session, self.selection, self._kept(), self._length, state, given=self.given)
         start, end = self.range
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
@@ -255,6 +260,8 @@ class ChunkedRun:
         options["runs"] = {"chunk_frames": self._length}
         options["start"], options["end"] = self.range
         options["face"] = selection.wanted
+        if self.given_key is not None:
+            options["latents"] = self.given_key
         if selection.source is not None:
             options["source"] = _named(selection.source)
         for number, source in selection.per_track.items():
@@ -279,7 +286,7 @@ class ChunkedRun:
             networks=_network_hashes(), versions=_versions(),
         )  # fmt: skip
         cache = None
-        if runs.keep_latents:
+        if runs.keep_latents and self.given is None:
             cache = ContentCache(weights.home() / "cache", max_bytes=round(runs.cache_gb * 2**30))
         return KeptChunks(cache, key, self.session.device)
 

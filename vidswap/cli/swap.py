@@ -59,6 +59,10 @@ _SETTINGS = {
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output; target's if not set.")
 @force_option
 @click.option("--restart", is_flag=True, help="Begin again instead of going on with a stopped run.")
+@click.option(
+    "--latents", type=PATH, metavar="FILE",
+    help="latents.safetensors of an export of TARGET, used in place of inversion.",
+)  # fmt: skip
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
 @log_options
 @click.pass_context
@@ -75,6 +79,7 @@ def swap_command(
     settings: tuple[str, ...],
     force: bool,
     restart: bool,
+    latents: Path | None,
     no_progress: bool,
     **named: Any,
 ) -> None:
@@ -110,6 +115,7 @@ def swap_command(
             face=faces,
             force=force,
             restart=restart,
+            latents=latents,
             progress=None if no_progress else view,
             log=state.log,
         )
