@@ -96,7 +96,7 @@ CASES: tuple[FaultCase, ...] = (
     _case(50, "thirty faces", RIGHT, "found; the chosen ones swapped", 0, "tests/faces/test_detect.py::test_thirty_faces_are_thirty"),
     _case(51, "profile", RIGHT, "swapped where found, else passes with a warning", 0, f"{_FACES}::test_a_profile_and_a_tiny_face"),
     _case(52, "a face of 12 px", RIGHT, "left alone, a warning", 0, f"{_FACES}::test_a_profile_and_a_tiny_face", "tests/faces/test_finder.py::test_small_faces_are_left_alone"),
-    _case(53, "occluded", RIGHT, "what is in front stays", 0, "tests/test_exporting.py::test_what_is_in_the_way_is_not_replaced", "tests/compositing/test_occlusion.py::test_fingers_and_things_in_front_are_found"),
+    _case(53, "occluded", RIGHT, "what is in front stays", 0, "tests/compositing/test_occlusion.py::test_fingers_and_things_in_front_are_found"),
     _case(54, "source without a face", REFUSED, "no face", 3, f"{_FACES}::test_sources_without_one_face"),
     _case(55, "source with two faces", REFUSED, "unless FILE#NUMBER says which", 3, f"{_FACES}::test_sources_without_one_face"),
     _case(56, "odd stills", RIGHT, "as they are shown; a cut one is refused", (0, 3), f"{_FACES}::test_stills_of_every_sort_as_sources", "tests/video/test_video_images.py::test_truncated_and_false_images"),

@@ -87,8 +87,11 @@ def onnx(path: Path, _folder: Path) -> None:
 
 
 def latents(path: Path, _folder: Path) -> None:
-    from vidswap.latent_files import read_latents
+    from vidswap.latent_files import LatentRows, read_latents
 
+    rows = LatentRows(path)
+    for row in range(len(rows.pts)):
+        rows.code(row)
     read_latents(path)
 
 
