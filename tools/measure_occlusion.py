@@ -2,14 +2,16 @@
 """Whether what is in front of a face stays there, against outlines drawn by hand.
 
     python tools/measure_occlusion.py CLIP OUTPUT          # a swap of the clip: what became of the occluder
+    python tools/measure_occlusion.py CLIP --source synthetic:7   # swaps the outlined frames alone
     python tools/measure_occlusion.py CLIP --mask-only     # the predicted masks, no source needed
     python tools/measure_occlusion.py CLIP --mask-only --quiet-on OTHER [OTHER ...]
 
 The outlines (``tests/golden/occluders_woman_hand.json``) say which clip they belong to by its SHA-256. Of an
-output: the mean absolute difference to the clip inside the outlines, 0 to 255, and the share of it that changed
-by more than 8. Of masks: IoU, recall and precision inside the face, for the inversion's residual alone, the
-network alone, and both together, each frame on its own (nothing smoothed over time). ``--quiet-on``: clips or
-photos with nothing in front of the face; the share of the face's mask that is taken out, and the worst.
+output: the mean absolute difference to the clip inside the outlines, 0 to 255, and the share of them that
+changed by more than 8. Of masks: IoU, recall and precision inside the face, for the inversion's residual
+alone, the network alone, and both together, each frame on its own (nothing smoothed over time).
+``--quiet-on``: clips or photos with nothing in front of the face; the share of the face's mask that is taken
+out, and the worst. Hair over the edge of the face is not outlined, and counts against precision.
 """
 
 from __future__ import annotations
@@ -26,11 +28,20 @@ from PIL import Image, ImageDraw
 
 from vidswap import warp
 from vidswap.compositing import combine, residual_occlusion
-from vidswap.identities import SourceIdentity, to_image
+from vidswap.identities import SourceIdentity, prepare_source, to_image
 from vidswap.records import Frame
 from vidswap.session import Session
 from vidswap.settings import load_config
-from vidswap.stages import CropFaces, FaceWork, FindFaces, InvertFaces, Selection, see_occluders
+from vidswap.stages import (
+    CropFaces,
+    FaceWork,
+    FindFaces,
+    InvertFaces,
+    PasteFaces,
+    Regenerate,
+    Selection,
+    see_occluders,
+)
 from vidswap.video import open_frames, read_rgb8
 
 OUTLINES = Path(__file__).resolve().parent.parent / "tests" / "golden" / "occluders_woman_hand.json"
@@ -66,7 +77,7 @@ class Witnesses:
     """
 
     def __init__(self, steps: int) -> None:
-        config, _ = load_config(overrides={"inversion.first_steps": max(steps, 1)})
+        config, _ = load_config(overrides={"inversion.first_steps": max(steps, 1), "mix.refine_steps": 0})
         self.steps = steps
         self.session = Session(config)
         nobody = SourceIdentity("nobody", torch.zeros(0), torch.zeros(0))
@@ -168,9 +179,38 @@ def measure_quiet(paths: list[Path], every: int, steps: int, sheet: Path | None)
         Image.fromarray(np.concatenate(rows)).save(sheet)
 
 
+def measure_source(clip: Path, source: str, outlines: dict, steps: int, sheet: Path | None) -> None:
+    """Swap each outlined frame on its own, with and without the network."""
+    wanted = {entry["index"] for entry in outlines["frames"]}
+    before = chosen_frames(clip, wanted)
+    witnesses = Witnesses(max(steps, 1))
+    session = witnesses.session
+    person = prepare_source(session, [source])
+    after: dict[str, dict[int, Frame]] = {"with the network": {}, "without": {}}
+    for index, frame in sorted(before.items()):
+        work = InvertFaces(session)(witnesses.crop(witnesses.find(frame)))
+        work = work.with_faces(replace(face, source=person) for face in work.faces)
+        work = Regenerate(session)(work)
+        after["with the network"][index], _ = PasteFaces(session.config)(work)
+        blind = work.with_faces(replace(face, occluded=None) for face in work.faces)
+        after["without"][index], _ = PasteFaces(session.config)(blind)
+    for name, frames in after.items():
+        print(f"-- {name}")
+        compare(before, frames, outlines)
+    if sheet is not None:
+        parts = [before, after["without"], after["with the network"]]
+        rows = [np.concatenate([read_rgb8(part[i])[0] for part in parts], 1) for i in sorted(before)]
+        Image.fromarray(np.concatenate(rows)).save(sheet)
+
+
 def measure_output(clip: Path, output: Path, outlines: dict) -> None:
+    wanted = {entry["index"] for entry in outlines["frames"]}
+    compare(chosen_frames(clip, wanted), chosen_frames(output, wanted), outlines)
+
+
+def compare(before: dict[int, Frame], after: dict[int, Frame], outlines: dict) -> None:
+    """Differences inside the outlines and outside of them, of 255."""
     wanted = {entry["index"]: entry["polygons"] for entry in outlines["frames"]}
-    before, after = chosen_frames(clip, set(wanted)), chosen_frames(output, set(wanted))
     totals = []
     for index, frame in sorted(before.items()):
         one, _ = read_rgb8(frame)
@@ -191,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("output", type=Path, nargs="?")
+    parser.add_argument("--source", help="photo or synthetic:SEED to swap the outlined frames with")
     parser.add_argument("--mask-only", action="store_true")
     parser.add_argument("--quiet-on", type=Path, nargs="+", default=[], metavar="OTHER")
     parser.add_argument("--every", type=int, default=60, help="of the others, one frame in so many")
@@ -205,10 +246,12 @@ def main() -> None:
     found = hashlib.sha256(options.clip.read_bytes()).hexdigest()
     if found != outlines["clip_sha256"]:
         parser.error(f"{options.clip.name} is not the outlined clip: its SHA-256 is {found}")
-    if options.mask_only:
+    if options.source:
+        measure_source(options.clip, options.source, outlines, options.steps, options.sheet)
+    elif options.mask_only:
         measure_masks(options.clip, outlines, options.steps, options.sheet)
     elif options.output is None:
-        parser.error("give the OUTPUT of a swap, or --mask-only")
+        parser.error("give the OUTPUT of a swap, --source, or --mask-only")
     else:
         measure_output(options.clip, options.output, outlines)
 

@@ -175,20 +175,20 @@ class _Relief:
 
 def hand(setting: Setting, random: Random) -> Layer:
     """A hand, or some fingers of one, that reaches a point of the face."""
-    radius = random.uniform(6.0, 11.5)
+    radius = random.uniform(4.8, 11.0)
     tip = setting.mesh_xy[int(random.integers(468))] + random.normal(0, 12, 2)
     # Hands come from below far more often than from above.
-    angle = -math.pi / 2 + random.normal(0, 0.75)
+    angle = -math.pi / 2 + random.normal(0, 0.95)
     if random.random() < 0.15:
         angle = random.uniform(0, 2 * math.pi)
     relief, marks = _Relief.empty(), _Marks()
     length = radius * random.uniform(7.5, 10)
-    fist = random.random() < 0.25
+    fist = random.random() < 0.35
     curl = random.uniform(0.3, 0.6) if fist else random.uniform(0.75, 1.0)
     forward = np.array([math.cos(angle), math.sin(angle)])
     side = np.array([-forward[1], forward[0]])
     knuckles_at = tip - forward * length * curl
-    spread = random.uniform(-0.02, 0.16)
+    spread = random.uniform(-0.02, 0.16) if random.random() < 0.6 else 0.0
     gap = radius * random.uniform(1.75, 2.15)
     hidden = random.integers(0, 4) if random.random() < 0.4 else 0
     wrist = knuckles_at - forward * radius * random.uniform(8, 11)

@@ -164,7 +164,7 @@ def occlusion_sheet(
     cells = []
     for number in range(count):
         image, truth, weight = scenes[number]
-        said = net.occluded(image[None].to(device))[0].cpu()
+        said = torch.sigmoid(net(image[None].to(device)))[0].cpu()
         cells.append(np.concatenate([_seen(image), _seen(image, truth * weight), _seen(image, said)], 1))
     net.train(was_training)
     rows: list[np.ndarray] = [np.concatenate(cells[i : i + 4], 1) for i in range(0, count - count % 4, 4)]

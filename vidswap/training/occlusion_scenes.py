@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from vidswap.landmarks import FACE_OVAL, MOUTH
+from vidswap.landmarks import FACE_OVAL, LEFT_EYE, MOUTH, RIGHT_EYE
 from vidswap.training.occluders import SIZE, Layer, Random, Setting, blur, draw_occluder, noise
 from vidswap.training.pictures import Pictures
 
 _FOREHEAD = 0.13
 """By this part of the face's height the outline is lifted above the mesh, which ends below the hairline."""
-_CLEAN_SHARE = 0.3
+_CLEAN_SHARE = 0.35
 _UNSURE = 0.25
 """Weight of what nobody labelled: the generator's own hair over the forehead, ears and jaw line."""
 
@@ -131,8 +131,10 @@ def _moved(image: np.ndarray, mesh: np.ndarray, random: Random) -> tuple[np.ndar
 
 
 def _lit(setting: Setting, random: Random) -> np.ndarray:
-    """The face under shadows and coloured light, with stubble or freckles by chance."""
+    """The face under shadows and coloured light, with stubble, freckles or darker skin by chance."""
     image = setting.face
+    if random.random() < 0.2:  # skin of any tone around eyes and teeth that stay bright
+        image = image * (1 - random.uniform(0.2, 0.7) * _bare_skin(setting.mesh_xy))[..., None]
     if random.random() < 0.35:
         image = image * (1 - random.uniform(0.1, 0.65) * _shadow(random))[..., None]
     if random.random() < 0.25:
@@ -154,6 +156,13 @@ def _shadow(random: Random) -> np.ndarray:
         away = random.uniform(5, 40) - np.abs(away)
     away = away + random.uniform(0, 20) * noise(random, random.uniform(25, 90))
     return np.clip(away / random.uniform(1.5, 30) + 0.5, 0, 1).astype(np.float32)
+
+
+def _bare_skin(mesh_xy: np.ndarray) -> np.ndarray:
+    bare = _polygon(mesh_xy[list(FACE_OVAL)])
+    for outline in (LEFT_EYE, RIGHT_EYE, MOUTH):
+        bare = np.minimum(bare, 1 - _polygon(mesh_xy[list(outline)]))
+    return blur(bare, 2.0)
 
 
 def _stubble(mesh_xy: np.ndarray, random: Random) -> np.ndarray:

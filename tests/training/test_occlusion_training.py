@@ -1,0 +1,170 @@
+"""Drawn occluders, the scenes made of them, and the training on those."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from vidswap.cli.train import train_group
+from vidswap.models.aligned_mesh import canonical_mesh
+from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
+from vidswap.training import occluders, occlusion_scenes, runs
+from vidswap.training.occlusion import (
+    OcclusionOptions,
+    occlusion_loss,
+    overlap_counts,
+    overlap_figures,
+    train_occlusion,
+)
+from vidswap.training.pictures import Pictures, load_pictures
+
+CPU = torch.device("cpu")
+
+
+def pictures(count: int = 3) -> Pictures:
+    """Skin-coloured ovals on noise, with the canonical mesh in them."""
+    random = np.random.default_rng(5)
+    mesh = canonical_mesh()[:, :2].numpy()
+    mesh = mesh / np.ptp(mesh, axis=0).max() * 0.6 + [0.5, 0.55]
+    y, x = np.mgrid[:256, :256] / 256
+    inside = np.hypot((x - 0.5) / 0.26, (y - 0.55) / 0.33) < 1
+    images = random.integers(0, 255, (count, 256, 256, 3), dtype=np.uint8)
+    images[:, inside] = np.array([200, 150, 130], np.uint8)
+    return Pictures(images, np.repeat(mesh[None].astype(np.float32), count, 0))
+
+
+def setting() -> occluders.Setting:
+    few = pictures(2)
+    face, other = few.images.astype(np.float32) / 255
+    return occluders.Setting(face, few.meshes[0] * 256.0, other, few.meshes[1] * 256.0)
+
+
+@pytest.mark.parametrize("maker", [maker for maker, _ in occluders.MAKERS], ids=lambda m: m.__name__)
+def test_occluders_are_pictures_with_a_cover(maker: occluders.Maker) -> None:
+    covered = []
+    for seed in range(6):
+        layer = maker(setting(), np.random.default_rng(seed))
+        assert layer.color.shape == (256, 256, 3)
+        assert layer.alpha.shape == (256, 256)
+        for values in (layer.color, layer.alpha):
+            assert np.isfinite(values).all()
+            assert values.min() >= 0 and values.max() <= 1
+        covered.append(layer.alpha.mean())
+    assert 0.002 < np.mean(covered) < 0.8
+
+
+def test_blur_keeps_the_sum_in_the_middle_and_is_as_wide_as_asked() -> None:
+    for sigma in (1.0, 2.5, 5.0):  # the last at half of the size
+        dot = np.zeros((256, 256), np.float32)
+        dot[127:129, 127:129] = 0.25
+        wide = occluders.blur(dot, sigma)
+        assert wide.sum() == pytest.approx(1, abs=0.01)
+        spread = np.sqrt((wide.sum(0) * (np.arange(256) - 127.5) ** 2).sum())
+        assert spread == pytest.approx(sigma, rel=0.25)
+
+
+def test_scenes_are_fixed_by_seed_and_number() -> None:
+    one, two = (occlusion_scenes.Scenes(pictures(), seed=3, size=96) for _ in range(2))
+    order = [[part.clone() for part in one[number]] for number in (0, 1, 2)]
+    for number in (2, 1, 0):  # in any order
+        for left, right in zip(two[number], order[number], strict=True):
+            assert torch.equal(left, right)
+    other = occlusion_scenes.Scenes(pictures(), seed=4, size=96)[0]
+    assert not torch.equal(other[0], order[0][0])
+    # The second of a pair is the same scene mirrored.
+    assert torch.equal(order[1][1], order[0][1].flip(2))
+    assert order[0][0].shape == (3, 96, 96)
+
+
+def test_shadows_and_light_are_no_occluders_and_some_scenes_are_bare() -> None:
+    scenes = occlusion_scenes.Scenes(pictures(), seed=1, size=64)
+    cover = np.array([float((scenes[number][1] * scenes[number][2]).sum()) for number in range(0, 80, 2)])
+    assert 0.2 < (cover == 0).mean() < 0.65
+    for number in range(8):
+        _, truth, weight = scenes[number]
+        assert 0 <= float(truth.min()) <= float(truth.max()) <= 1
+        assert float(weight[:, :8].max()) < 0.5 < float(weight.max())  # nothing is asked far above the face
+
+
+def test_figures_of_an_overlap() -> None:
+    truth = torch.tensor([[1, 1, 0, 0]], dtype=torch.bool)
+    said = torch.tensor([[1, 0, 1, 0]], dtype=torch.bool)
+    weight = torch.tensor([[1.0, 1.0, 0.5, 1.0]])
+    figures = overlap_figures(overlap_counts(said, truth, weight))
+    assert figures["iou"] == pytest.approx(1 / 2.5)
+    assert figures["recall"] == pytest.approx(0.5)
+    assert figures["precision"] == pytest.approx(1 / 1.5)
+    assert figures["false alarms"] == pytest.approx(0.5 / 1.5)
+
+
+def test_the_loss_asks_for_the_truth_and_only_where_it_counts() -> None:
+    truth = torch.zeros(1, 1, 16, 16)
+    truth[..., :8] = 1
+    weight = torch.ones_like(truth)
+    right, wrong = 8 * (2 * truth - 1), -8 * (2 * truth - 1)
+    assert occlusion_loss(right, truth, weight) < 0.05 < 1 < occlusion_loss(wrong, truth, weight)
+    weight[..., 8:] = 0
+    half = torch.where(weight > 0, right, wrong)
+    assert occlusion_loss(half, truth, weight) < 0.05
+
+
+def _run(folder: Path, steps: int) -> Path:
+    options = OcclusionOptions(steps=steps, batch=2, size=32, save_every=2, learning_rate=1e-3)
+    return _trained(folder, options)
+
+
+def _trained(folder: Path, options: OcclusionOptions) -> Path:
+    torch.manual_seed(0)
+    net = OcclusionNet((8, 8, 8, 8, 8))
+    output = folder / "occlusion.safetensors"
+    train_occlusion(
+        pictures(), net, output, options, device=CPU, log=lambda _line: None, workers=0, evaluate_on=2
+    )
+    return output
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    monkeypatch.setattr("vidswap.training.occlusion._schedule", lambda step, steps: 1.0)
+    whole = load_occlusion_net(_run(tmp_path / "whole", 4)).state_dict()
+    _run(tmp_path / "parts", 2)
+    parts = load_occlusion_net(_run(tmp_path / "parts", 4)).state_dict()
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-4, rtol=1e-3)
+    short = load_occlusion_net(_run(tmp_path / "parts", 4)).state_dict()  # nothing left to do
+    assert all(torch.equal(short[name], parts[name]) for name in parts)
+
+
+def test_a_run_with_faces_on_disk_keeps_curves_and_pictures(tmp_path: Path) -> None:
+    few = pictures(4)
+    faces = tmp_path / "occlusion-faces"
+    faces.mkdir()
+    with (faces / "faces-31-0000.npz").open("wb") as file:
+        np.savez(file, images=few.images, meshes=few.meshes)
+    assert len(load_pictures(faces, seed=31, count=3)) == 3
+    options = OcclusionOptions(steps=25, batch=2, size=32)
+    lines: list[str] = []
+    made = runs.run_occlusion(
+        tmp_path, options, device=CPU, log=lines.append, faces=4, workers=0, evaluate_on=2
+    )
+    assert load_occlusion_net(made).widths
+    with (tmp_path / "occlusion.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["25"]
+    assert (tmp_path / "occlusion-curves.png").exists()
+    assert (tmp_path / "occlusion-sheet.png").exists()
+    assert lines[-1].startswith("unseen scenes: iou")
+
+
+def test_the_command_lists_its_options() -> None:
+    shown = CliRunner().invoke(train_group, ["occlusion", "--help"])
+    assert shown.exit_code == 0
+    for option in ("--steps", "--faces", "--workers", "--batch", "--output"):
+        assert option in shown.output
