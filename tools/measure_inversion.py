@@ -4,7 +4,7 @@
     python tools/measure_inversion.py FOLDER_OF_PHOTOS CLIP [CLIP ...] [--frames 20] [--sheet sheet.png]
 
 Prints a table: identity distance (dlib network, L2) of the inversion to the picture it was made from, and
-PSNR in the face at 512 px, both of the full-resolution picture. ``--tune`` adds pivotal tuning on each
+PSNR in the face at 256 and 512 px, all of the full-resolution picture. ``--tune`` adds pivotal tuning on each
 clip's keyframes and how far it moves 16 random people. ``--sheet`` writes face and inversion side by side.
 """
 
@@ -56,7 +56,7 @@ def clip_crops(session: Session, clip: Path, count: int) -> list[AlignedCrop]:
 
 
 def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.ndarray, list, list]:
-    """Rows ``[n, 2]`` of identity distance and PSNR; the codes; pairs of pictures."""
+    """Rows ``[n, 3]`` of identity distance, PSNR at 256 and at 512 px; the codes; pairs of pictures."""
     rows, codes, pairs = [], [], []
     for crop in crops:
         image = to_tensor(crop.image, session.device)
@@ -74,9 +74,11 @@ def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.
 def judge(session: Session, generator, image: torch.Tensor, code: torch.Tensor):
     made = generator.synthesize(code)
     away = session.identity.embed_aligned(made) - session.identity.embed_aligned(image)
-    small = area_downsample(made, 512)
-    psnr = face_psnr(small, fit_target(area_downsample(image, 512), session.identity))
-    return (float(away.norm()), psnr), to_image(small)
+    psnr = []
+    for size in (256, 512):
+        target = fit_target(area_downsample(image, size), session.identity)
+        psnr.append(face_psnr(area_downsample(made, size), target))
+    return (float(away.norm()), *psnr), to_image(area_downsample(made, 512))
 
 
 def tuned_row(session: Session, name: str, crops: list[AlignedCrop], codes: list, steps: int) -> str:
@@ -89,8 +91,12 @@ def tuned_row(session: Session, name: str, crops: list[AlignedCrop], codes: list
         [images[i] for i in picks], [codes[i] for i in picks], config=config,
     )  # fmt: skip
     rows = np.array([judge(session, tuned, i, c)[0] for i, c in zip(images, codes, strict=True)])
-    away, psnr = rows.mean(0)
-    return f"| {name}, tuned | {len(rows)} | {away:.3f} | {psnr:.1f} | {report.drift:.3f} |"
+    return f"{row_start(name + ', tuned', rows)} {report.drift:.3f} |"
+
+
+def row_start(name: str, rows: np.ndarray) -> str:
+    away, small, large = rows.mean(0)
+    return f"| {name} | {len(rows)} | {away:.3f} | {small:.1f} | {large:.1f} |"
 
 
 def main() -> None:
@@ -108,12 +114,12 @@ def main() -> None:
     groups = {"photos": (photo_crops(session, options.photos), config.mix.source_steps)}
     for clip in options.clips:
         groups[clip.stem] = (clip_crops(session, clip, options.frames), config.inversion.first_steps)
-    print("| faces | n | identity distance | face PSNR dB | moved by tuning |\n|---|---|---|---|---|")
+    print("| faces | n | identity distance | PSNR dB, 256 px | PSNR dB, 512 px | moved by tuning |")
+    print("|---|---|---|---|---|---|")
     pictures = []
     for name, (crops, steps) in groups.items():
         rows, codes, pairs = measure(session, crops, steps)
-        away, psnr = rows.mean(0)
-        print(f"| {name} | {len(rows)} | {away:.3f} | {psnr:.1f} | |", flush=True)
+        print(row_start(name, rows) + " |", flush=True)
         if options.tune and name != "photos":
             print(tuned_row(session, name, crops, codes, options.tune), flush=True)
         pictures += pairs[:: max(1, len(pairs) // 7)]

@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from vidswap.config import InversionConfig
-from vidswap.inversion.losses import edges, face_psnr, fit_target, identity_features, reconstruction_loss
+from vidswap.inversion.fit import path_correction
+from vidswap.inversion.losses import (
+    FitTarget,
+    edges,
+    face_psnr,
+    fit_target,
+    identity_features,
+    reconstruction_loss,
+)
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
@@ -64,11 +72,15 @@ def tune_generator(
     ]
     optimizer = torch.optim.Adam(groups)
     targets = [fit_target(area_downsample(image, size), identity) for image in images]
-    before = _mean_psnr(tuned, targets, codes, size)
+    # What the cheap path gets wrong is not the weights' fault, and must not be tuned into them.
+    offsets = [
+        0.0 if size == generator.resolution else path_correction(generator, code, size) for code in codes
+    ]
+    before = _mean_psnr(tuned, targets, codes, offsets)
     for step in range(config.tune_steps):
-        target, code = targets[step % len(targets)], codes[step % len(codes)]
+        target, code, offset = (kind[step % len(codes)] for kind in (targets, codes, offsets))
         optimizer.zero_grad(set_to_none=True)
-        reconstruction_loss(tuned.synthesize(code, size=size), target, identity).backward()
+        reconstruction_loss(tuned.synthesize(code, size=size) + offset, target, identity).backward()
         if config.locality > 0:
             near = _nearby(generator, code, seed * 7919 + step)
             (config.locality * _locality(generator, tuned, identity, near, size)).backward()
@@ -77,7 +89,7 @@ def tune_generator(
         parameter.requires_grad_(False)
     tuned.identifier = f"{generator.identifier}+tuned"
     report = TuningReport(
-        before, _mean_psnr(tuned, targets, codes, size), drift(generator, tuned, identity, size=size)
+        before, _mean_psnr(tuned, targets, codes, offsets), drift(generator, tuned, identity, size=size)
     )
     return tuned, report
 
@@ -115,10 +127,15 @@ def _locality(
 
 
 @torch.no_grad()
-def _mean_psnr(generator: Generator, targets: Sequence, codes: Sequence[Tensor], size: int) -> float:
+def _mean_psnr(
+    generator: Generator,
+    targets: Sequence[FitTarget],
+    codes: Sequence[Tensor],
+    offsets: Sequence[Tensor | float],
+) -> float:
     values = [
-        face_psnr(generator.synthesize(code, size=size), target)
-        for code, target in zip(codes, targets, strict=True)
+        face_psnr(generator.synthesize(code, size=target.image.shape[-1]) + offset, target)
+        for code, target, offset in zip(codes, targets, offsets, strict=True)
     ]
     return sum(values) / len(values)
 

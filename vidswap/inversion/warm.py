@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from vidswap.config import InversionConfig
-from vidswap.inversion.fit import FitResult, fit_pivot, path_correction
-from vidswap.inversion.losses import FitTarget, fit_target, reconstruction_loss
+from vidswap.inversion.fit import FitResult, fit_pivot, follow_pivot, path_correction
+from vidswap.inversion.losses import fit_target
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
@@ -20,6 +19,9 @@ _MANY_STEPS = 12
 """From this many steps on a fresh fit is worth rounds."""
 _CORRECT_EVERY = 30
 """Frames after which the correction of the cheap path is measured again."""
+_MOTION = 0.5
+"""Share of the encoder's change since the frame before that the start is moved by. The whole of it starts
+no better (the encoder's own noise is in it) and makes the codes tremble twice as much."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class WarmState:
     """Of the cheap path near this code; see :func:`vidswap.inversion.fit.path_correction`."""
     correction_age: int = 0
     """Frames since it was measured."""
+    moments: Tensor | None = None
+    """Mean square of the fit's gradients; see :func:`vidswap.inversion.fit.follow_pivot`."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Inverter:
             steps=result.steps,
             started_from=origin,
         )
-        return pivot, WarmState(code, encoded, wanted, correction, age)
+        return pivot, WarmState(code, encoded, wanted, correction, age, result.moments)
 
     def _fresh(
         self, image: Tensor, encoded: Tensor | None, face: Tensor | None, steps: int | None
@@ -122,48 +126,26 @@ class Inverter:
         correction, age = state.correction, state.correction_age + 1
         if correction is not None and age >= _CORRECT_EVERY:
             correction, age = path_correction(self.generator, state.code, config.fast_size), 0
-        starts = _candidates(encoded, state)
-        origin, start = self._best(starts, image, face, correction)
-        result = fit_pivot(
-            self.generator, self.identity, image, start,
+        start = state.code
+        if encoded is not None and state.encoded is not None:
+            start = start + _MOTION * (encoded - state.encoded)
+        small_face = None if face is None else area_downsample(face, config.fast_size)
+        target = fit_target(area_downsample(image, config.fast_size), self.identity, face=small_face)
+        result = follow_pivot(
+            self.generator, self.identity, target, start, state.moments,
             config=config, steps=config.next_steps if steps is None else steps,
-            full_steps=config.full_steps, face=face, rate_scale=config.next_rate,
-            target_psnr=state.psnr, correction=correction,
+            target_psnr=state.psnr, correction=correction, other=encoded,
         )  # fmt: skip
-        return origin, result, correction, age
+        if config.full_steps > 0:
+            polished = fit_pivot(
+                self.generator, self.identity, image, result.w_plus,
+                config=config, steps=0, full_steps=config.full_steps, face=face,
+                rate_scale=config.next_rate,
+            )  # fmt: skip
+            steps_spent = result.steps + polished.steps
+            result = replace(result, w_plus=polished.w_plus, steps=steps_spent)
+        return "encoder" if result.switched else "previous", result, correction, age
 
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor | None:
         return None if self.encoder is None or not self.config.encoder else self.encoder(image)
-
-    @torch.no_grad()
-    def _best(
-        self,
-        starts: Sequence[tuple[str, Tensor]],
-        image: Tensor,
-        face: Tensor | None,
-        correction: Tensor | None,
-    ) -> tuple[str, Tensor]:
-        if len(starts) == 1:
-            return starts[0]
-        size = self.config.fast_size
-        small_face = None if face is None else area_downsample(face, size)
-        target = fit_target(area_downsample(image, size), self.identity, face=small_face)
-        losses = [self._loss(code, target, size, correction) for _, code in starts]
-        return starts[losses.index(min(losses))]
-
-    def _loss(
-        self, code: Tensor, target: FitTarget, size: int, correction: Tensor | None
-    ) -> float:
-        made = self.generator.synthesize(code, size=size)
-        if correction is not None:
-            made = made + correction
-        return float(reconstruction_loss(made, target, None))
-
-
-def _candidates(encoded: Tensor | None, state: WarmState) -> list[tuple[str, Tensor]]:
-    """Where a fit may start: the frame before, moved as the encoder says; or the encoder itself."""
-    if encoded is None or state.encoded is None:
-        return [("previous", state.code)]
-    moved = state.code + (encoded - state.encoded)
-    return [("previous", moved), ("encoder", encoded)]
