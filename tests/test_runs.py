@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap.analysis import analysis_key
+from vidswap.analysis import KeptChunks, analysis_key
 from vidswap.config import (
     CompositeConfig,
     InversionConfig,
@@ -24,7 +24,7 @@ from vidswap.config import (
     RunsConfig,
     SmoothConfig,
 )
-from vidswap.errors import Interrupted, UsageError
+from vidswap.errors import InputError, Interrupted, UsageError
 from vidswap.identities import SourceIdentity, to_image
 from vidswap.inversion import Inverter
 from vidswap.journal import Journal, RunKey
@@ -311,3 +311,27 @@ def test_one_picture_to_a_folder(session: Session, clip: Path, tmp_path: Path) -
         write_image(next(frames), tmp_path / "still.png")
     swapper(session).swap_video(tmp_path / "still.png", SOURCE, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["frame_000000.png"]
+
+
+def test_more_frames_than_were_kept_is_one_line_and_made_anew(
+    session: Session, clip: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a damaged clip, which may decode differently each time; it once was a KeyError for ever."""
+    made, output = swapper(session, KEEPING), tmp_path / "out.mp4"
+    kept: list[list] = []
+    get = KeptChunks.get
+
+    def shorter(self: KeptChunks, index: int) -> dict | None:
+        chunk = get(self, index)
+        if chunk is not None and index == 1 and not kept:
+            kept.append(chunk["frames"])
+            chunk = {**chunk, "frames": chunk["frames"][:1]}
+        return chunk
+
+    monkeypatch.setattr(KeptChunks, "get", shorter)
+    with pytest.raises(InputError, match="more frames than when it was last read"):
+        made.swap_video(clip, SOURCE, output)
+    assert len(kept) == 1 and not output.exists()
+    report = made.swap_video(clip, SOURCE, output)
+    assert report.frames == FRAMES
+    assert_same_frames(output, whole)

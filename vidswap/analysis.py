@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from vidswap.cache import JSON, ContentCache
+from vidswap.errors import InputError
 from vidswap.records import Frame, Pivot
 from vidswap.session import Session
 from vidswap.snapshots import pack, unpack
@@ -61,6 +62,10 @@ class KeptChunks:
     def put(self, index: int, frames: list[Any], state: State | None) -> None:
         if self.cache is not None:
             self.cache.put(KIND, self._key(index), pack({"frames": frames, "state": state}))
+
+    def forget(self, index: int) -> None:
+        if self.cache is not None:
+            self.cache.path_of(KIND, self._key(index)).unlink(missing_ok=True)
 
     def _key(self, index: int) -> dict[str, JSON]:
         return {**self.key, "chunk": index}
@@ -172,7 +177,13 @@ class _Find:
         run.live_from = index
 
     def _replayed(self, frame: Frame) -> Work:
-        run, entry = self.run, self._frames[frame.index]
+        run, entry = self.run, self._frames.get(frame.index)
+        if entry is None:
+            run.kept.forget(frame.index // run.chunk_frames)
+            raise InputError(
+                "the clip gave more frames than when it was last read, so it is damaged or its disk is: "
+                "run the same command again, finished work is kept"
+            )
         run.replayed_frames += 1
         if run.is_border(frame.index) and self._end is not None:
             for name, state in self._end.items():

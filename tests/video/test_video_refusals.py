@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import av
 import numpy as np
@@ -94,6 +97,39 @@ def test_damaged_packets_are_counted(make_clip, tmp_path):
         assert sum(1 for _ in frames) > 10
     assert frames.corrupt_packets + frames.corrupt_frames > 0
     assert "damaged" in frames.damage
+
+
+STARVED = """
+import resource, sys
+from vidswap.errors import InputError
+from vidswap.video import open_frames, probe
+info = probe(sys.argv[1])
+with open(f"/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+shown = 0
+try:
+    with open_frames(sys.argv[1], threads=1, info=info) as frames:
+        for shown, frame in enumerate(frames, 1):
+            if shown == 1:  # room for no more pictures from here on
+                resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+    print("shown", shown)
+except InputError as error:
+    print("refused", "memory" in str(error), chr(10) in str(error))
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="needs Linux to count memory")
+def test_no_memory_is_not_taken_for_damage(make_clip):
+    """A decoder without memory once passed for damaged packets: the clip came out shorter.
+
+    (FFmpeg's H.264 decoder itself calls it damage, which is counted and said.)
+    """
+    clip = make_clip("clip.mkv", frames=12, size_wh=(2560, 1440), codec="ffv1")
+    result = subprocess.run(
+        [sys.executable, "-c", STARVED, str(clip)], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert result.stdout in ("refused True False\n", "shown 12\n"), result.stdout + result.stderr
 
 
 def test_pictures_too_large(make_clip):

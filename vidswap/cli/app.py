@@ -178,6 +178,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return error.exit_code, error.format_message()
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return EXIT_INTERRUPTED, "interrupted"
+    if isinstance(error, ImportError) and "failed to map segment" in str(error):
+        error = MemoryError()  # a library that found no room for itself
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         where = "GPU memory" if not isinstance(error, MemoryError) else "memory"
         return EXIT_FAULT, (

@@ -277,15 +277,21 @@ def decode_packets(container: Any, stream: Any, context: Any) -> Iterator[tuple[
     """Packets of a stream with the pictures that each brought out; undecodable ones give none.
 
     The last packets are empty and flush the decoder.
+
+    :raises MemoryError: there was none left for a picture, which is no damage of its packet.
     """
     try:
         for packet in container.demux(stream):
             try:
                 yield packet, context.decode(packet)
-            except (av.error.FFmpegError, ValueError):
+            except (av.error.FFmpegError, ValueError) as error:
+                if isinstance(error, MemoryError):
+                    raise
                 packet.opaque = UNDECODABLE
                 yield packet, []
-    except av.error.FFmpegError:
+    except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
         # The file breaks off; what came before is kept, and the caller counts frames.
         return
 

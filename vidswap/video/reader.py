@@ -209,6 +209,15 @@ class _VideoSource:
         return chain(held, pictures)
 
     def _pictures(self) -> Generator[Any, None, None]:
+        try:
+            yield from self._decoded()
+        except MemoryError as error:
+            raise InputError(
+                f"{self.info.path}: no memory left to decode a picture; close other programs (a damaged file "
+                "may also ask for too much)"
+            ) from error
+
+    def _decoded(self) -> Generator[Any, None, None]:
         fresh = True
         for packet, pictures in decode_packets(self.container, self.stream, self.context):
             if fresh:
