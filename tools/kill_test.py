@@ -251,8 +251,13 @@ class KillTest:
             failures.append(f"a partial output: {error}")
 
     def _beside(self) -> set[str]:
-        """What lies beside the output; the mark of containers that cannot hold one belongs to it."""
-        own = {self.output.name, self.output.name + ".c2pa"} if self.output.exists() else set()
+        """What lies beside the output.
+
+        The mark of containers that cannot hold one belongs to it; it is written first, so an unfinished
+        run may have left it, and replaces it.
+        """
+        begun = self.output.exists() or work_folder(self.output).exists()
+        own = {self.output.name, self.output.name + ".c2pa"} if begun else set()
         return {path.name for path in self.output.parent.iterdir()} - own
 
     def _check_finished(self, failures: list[str]) -> None:
