@@ -293,6 +293,7 @@ class _Export:
         info = self.info
         listed = [path for path in all_files(folder) if path.suffix != ".png"]
         known, used = set(weights.names()), _FINDING + (_INVERTING if self.inverts else ())
+        used += ("occlusion",) if self.occludes else ()
         manifest = {
             "format": "vidswap-export",
             "format_version": FORMAT_VERSION,

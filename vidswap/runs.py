@@ -275,7 +275,10 @@ class ChunkedRun:
 
     def _mixer(self) -> dict[str, str]:
         name = f"mixer-{self.session.mixer.name}"
-        return {name: _hash(name)} if weights.available(name) else {"mixer": name}
+        found = {name: _hash(name)} if weights.available(name) else {"mixer": name}
+        if self.session.config.composite.occlusion and weights.available("occlusion"):
+            found["occlusion"] = _hash("occlusion")  # masks follow it; faces and pivots do not
+        return found
 
     def _kept(self) -> KeptChunks:
         runs = self.session.config.runs

@@ -44,6 +44,8 @@ _SURE_FACE = 0.8
 """Presence from which the mesh of a drawn face is believed."""
 _SLACK = 10.0
 """Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
+_GUESS = 0.25
+"""Probability up to which a pixel is still the face, and as far from 1 from which it is not."""
 _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
 
@@ -266,7 +268,9 @@ def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
     if session.occlusion_net is None:
         return None
     seen = session.occlusion_net.occluded(to_tensor(face.crop.image, session.device))
-    return seen[0, 0].cpu().numpy()
+    # A guess must not leave a ghost of the old face in the new one, nor a veil over a hand.
+    sure = ((seen[0, 0] - _GUESS) / (1 - 2 * _GUESS)).clamp(0, 1)
+    return (sure * sure * (3 - 2 * sure)).cpu().numpy()
 
 
 def visible_mask(
