@@ -50,10 +50,14 @@ class InversionConfig:
     """Side in pixels of the cheap synthesis path used for fitting."""
     first_steps: int = 60
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
-    next_steps: int = 4
-    """Most steps at ``fast_size`` for a frame that follows another."""
-    next_rate: float = 0.4
+    next_steps: int = 3
+    """Steps at ``fast_size`` for a frame that follows another; fewer when it is as good as that one already,
+    more when it is far off."""
+    next_rate: float = 0.27
     """Step size of those, as a share of ``learning_rate``."""
+    rest_db: float = 0.6
+    """After a fitted frame the next one is left at its prediction (the frame before, moved as the encoder
+    says) when its face is at most this much worse, dB. 0: all frames are fitted."""
     full_steps: int = 0
     """Steps at full resolution after those."""
     learning_rate: float = 0.06

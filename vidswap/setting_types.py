@@ -35,6 +35,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "inversion.first_steps": (0, 100_000),
     "inversion.next_steps": (0, 100_000),
     "inversion.next_rate": (0, 10),
+    "inversion.rest_db": (0, 100),
     "inversion.full_steps": (0, 100_000),
     "inversion.learning_rate": (0, 10),
     "inversion.w_pull": (0, math.inf),

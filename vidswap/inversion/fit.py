@@ -90,6 +90,7 @@ def follow_pivot(
     config: InversionConfig,
     steps: int,
     target_psnr: float,
+    slack_db: float = 0.0,
     correction: Tensor | None = None,
     other: Tensor | None = None,
 ) -> FitResult:
@@ -103,6 +104,7 @@ def follow_pivot(
     :param moments: ``[1, n_styles, 512]`` from the frame before; None: begin with this gradient's.
     :param steps: the usual number; up to three times as many while the face stays far off.
     :param target_psnr: what the frame before reached in the face, dB; the fit stops there.
+    :param slack_db: the start is left as it is when the face is at most this much worse.
     :param other: a second start, tried when the first is far off.
     """
     rate = config.learning_rate * config.next_rate * float(generator.w_std)
@@ -125,6 +127,8 @@ def follow_pivot(
             best = FitResult(code.detach(), psnr, step, moments, switched)
             best_loss = value
         far = psnr < target_psnr - _FAR_DB
+        if step == 0 and psnr >= target_psnr - slack_db:
+            break
         if psnr >= target_psnr or step >= (3 * steps if far else steps) or (worse and step + 1 >= steps):
             break
         (gradient,) = torch.autograd.grad(loss, code)

@@ -40,6 +40,8 @@ class WarmState:
     """Frames since it was measured."""
     moments: Tensor | None = None
     """Mean square of the fit's gradients; see :func:`vidswap.inversion.fit.follow_pivot`."""
+    rested: bool = False
+    """Whether the frame before was left at its prediction."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Inverter:
         else:
             origin, result, correction, age = self._following(image, encoded, state, face, steps)
             # What the first frame reached is asked of the next ones, so easy frames cost few steps.
-            wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr))
+            wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
         code = result.w_plus.detach()
         pivot = Pivot(
             latent=code[0].cpu().numpy(),
@@ -89,7 +91,8 @@ class Inverter:
             steps=result.steps,
             started_from=origin,
         )
-        return pivot, WarmState(code, encoded, wanted, correction, age, result.moments)
+        rested = state is not None and result.steps == 0
+        return pivot, WarmState(code, encoded, wanted, correction, age, result.moments, rested)
 
     def _fresh(
         self, image: Tensor, encoded: Tensor | None, face: Tensor | None, steps: int | None
@@ -134,7 +137,8 @@ class Inverter:
         result = follow_pivot(
             self.generator, self.identity, target, start, state.moments,
             config=config, steps=config.next_steps if steps is None else steps,
-            target_psnr=state.psnr, correction=correction, other=encoded,
+            target_psnr=state.psnr, slack_db=0.0 if state.rested else config.rest_db,
+            correction=correction, other=encoded,
         )  # fmt: skip
         if config.full_steps > 0:
             polished = fit_pivot(

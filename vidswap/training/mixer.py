@@ -22,6 +22,7 @@ from torch.nn import functional
 from vidswap.models import aligned_mesh as shape
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.identity import DlibIdentity
+from vidswap.models.judge_tfjs import TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer, mixer_metadata
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.training.bank import Bank
@@ -40,6 +41,8 @@ class MixerOptions:
     same_share: float = 0.05
     """Share of pairs of a face with itself. (The gated form is exact on them.)"""
     identity: float = 1.0
+    teacher: float = 0.4
+    """Weight of the second identity network (one minus the cosine), when there is one."""
     outside: float = 1.2
     light: float = 1.0
     latent: float = 0.03
@@ -60,6 +63,16 @@ class Networks:
     generator: MobileStyleGAN
     identity: DlibIdentity
     meshes: AlignedMesh
+    teacher: TfjsIdentity | None = None
+    """A second identity network. What pleases two is less likely to please the networks alone."""
+
+
+@torch.no_grad()
+def teacher_embeddings(nets: Networks, bank: Bank) -> Tensor | None:
+    """What the second identity network says of a bank's pictures, ``[N, D]``."""
+    if nets.teacher is None:
+        return None
+    return torch.cat([nets.teacher((bank.image(i) + 1) / 2) for i in range(len(bank))])
 
 
 def _target_features(bank: Bank, index: int) -> dict[str, Tensor]:
@@ -74,9 +87,17 @@ def _target_features(bank: Bank, index: int) -> dict[str, Tensor]:
 
 
 def pair_losses(
-    nets: Networks, bank: Bank, source: int, target: int, mixed: Tensor
+    nets: Networks,
+    bank: Bank,
+    source: int,
+    target: int,
+    mixed: Tensor,
+    taught: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Unweighted losses of one mixed code ``[1, n_styles, 512]``."""
+    """Unweighted losses of one mixed code ``[1, n_styles, 512]``.
+
+    :param taught: :func:`teacher_embeddings` of the bank, for the loss of the second identity network.
+    """
     image = nets.generator.synthesize(mixed, size=128)
     wanted = bank.image(target)
     embedding = nets.identity.embed_aligned(image)
@@ -98,13 +119,18 @@ def pair_losses(
         "latent": deviation.square().mean(),
         "expression": (made["expression"] - asked["expression"]).view(-1, 2).norm(dim=1).mean(),
     }
+    if nets.teacher is not None and taught is not None:
+        likeness = (nets.teacher((image + 1) / 2) * taught[source : source + 1]).sum()
+        losses["teacher"] = 1 - likeness
     for name in ("mouth", "eyes", "gaze", "pose"):
         losses[name] = functional.smooth_l1_loss(made[name], asked[name], beta=0.05)
     return losses
 
 
 def _weights(options: MixerOptions) -> dict[str, float]:
-    names = ("identity", "outside", "light", "latent", "expression", "mouth", "eyes", "gaze", "pose")
+    names = (
+        "identity", "teacher", "outside", "light", "latent", "expression", "mouth", "eyes", "gaze", "pose"
+    )  # fmt: skip
     return {name: getattr(options, name) for name in names}
 
 
@@ -133,6 +159,7 @@ def train_mixer(
     weights = _weights(options)
     running: dict[str, float] = {}
     train_on = len(bank) - options.held_out
+    taught = teacher_embeddings(nets, bank)
     pool = ThreadPoolExecutor(workers)
     for step in range(start, options.steps):
         random = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
@@ -147,7 +174,7 @@ def train_mixer(
         sources = torch.where(same, targets, sources)
         mixed = mixer(bank.codes[sources], bank.codes[targets])
         jobs = zip(sources.tolist(), targets.tolist(), mixed.detach().split(1), strict=True)
-        found = list(pool.map(lambda job: _pair_gradient(nets, bank, weights, *job), jobs))
+        found = list(pool.map(lambda job: _pair_gradient(nets, bank, weights, taught, *job), jobs))
         mixed.backward(torch.cat([gradient for gradient, _ in found]) / options.pairs)
         for _, losses in found:
             for name, seen in losses.items():
@@ -165,11 +192,17 @@ def train_mixer(
 
 
 def _pair_gradient(
-    nets: Networks, bank: Bank, weights: dict[str, float], source: int, target: int, mixed: Tensor
+    nets: Networks,
+    bank: Bank,
+    weights: dict[str, float],
+    taught: Tensor | None,
+    source: int,
+    target: int,
+    mixed: Tensor,
 ) -> tuple[Tensor, dict[str, float]]:
     """Gradient of a pair's total loss in its mixed code ``[1, n_styles, 512]``, and the losses."""
     mixed = mixed.clone().requires_grad_(True)
-    losses = pair_losses(nets, bank, source, target, mixed)
+    losses = pair_losses(nets, bank, source, target, mixed, taught)
     total = sum(weights[name] * value for name, value in losses.items())
     (gradient,) = torch.autograd.grad(total, mixed)
     return gradient, {name: float(value.detach()) for name, value in losses.items()}
@@ -203,10 +236,11 @@ def evaluate_mixer(
     """Mean losses, and mean identity distance to source and target, on unseen pairs from ``first``."""
     random = torch.Generator().manual_seed(4242)
     totals: dict[str, float] = {}
+    taught = teacher_embeddings(nets, bank)
     for _ in range(pairs):
         source, target = (first + torch.randperm(len(bank) - first, generator=random)[:2]).tolist()
         mixed = mix(bank.codes[source : source + 1], bank.codes[target : target + 1])
-        losses = pair_losses(nets, bank, source, target, mixed)
+        losses = pair_losses(nets, bank, source, target, mixed, taught)
         values = {name: float(value) for name, value in losses.items()}
         values["distance_to_source"] = math.sqrt(values.pop("identity"))
         for name, value in values.items():

@@ -20,6 +20,7 @@ from vidswap.errors import OutputError, UsageError
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.encoder import FaceFeatures
 from vidswap.models.identity import DlibIdentity
+from vidswap.models.judge_tfjs import TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.occlusion_net import OcclusionNet
@@ -82,7 +83,10 @@ def load_networks(device: torch.device, *, heads: Path | None = None) -> Network
     identity = DlibIdentity.load(weights.locate("dlib-resnet"))
     paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
     meshes = AlignedMesh.load(*paths, refine_eyes=True)
-    return Networks(generator.to(device), identity.to(device), meshes.to(device))
+    teacher = None
+    if weights.available("mobileface"):  # optional: vidswap weights fetch teacher
+        teacher = TfjsIdentity.load("mobileface", weights.locate("mobileface")).to(device)
+    return Networks(generator.to(device), identity.to(device), meshes.to(device), teacher)
 
 
 def load_bank(nets: Networks, folder: Path, *, faces: int, seed: int, log: Log) -> Bank:
