@@ -121,6 +121,9 @@ class CompositeConfig:
     """Match sharpness and grain to the footage."""
     occlusion: bool = True
     """Keep hands, hair and objects that are in front of the face there."""
+    occlusion_by: Literal["network", "residual", "both"] = "network"
+    """What sees them: the trained network, the parts that the inversion cannot explain, or both. The network
+    alone was as good as both on frames with hands outlined by hand, and costs a tenth."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from vidswap.cache import temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import OutputError, UsageError
 from vidswap.export_files import ExportFiles, NewFolder, all_files
-from vidswap.identities import SourceIdentity, to_image
+from vidswap.identities import SourceIdentity
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.reports import Progress
 from vidswap.runs import input_key
@@ -59,6 +59,7 @@ from vidswap.stages import (
     Occlusion,
     Selection,
     Work,
+    redraw_target,
     see_occluders,
     smooth_latents,
     smooth_quads,
@@ -184,12 +185,8 @@ class _Occluded:
     def __call__(self, work: Work) -> Work:
         made = []
         for face in work.faces:
-            code = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-            drawn = self.session.generator.synthesize(
-                code, size=self.session.config.inversion.fast_size
-            )
-            seen = see_occluders(face, self.session)
-            face = replace(face, inversion=to_image(drawn), occluded=seen)
+            seen = see_occluders(face, self.session) if face.occluded is None else face.occluded
+            face = replace(face, inversion=redraw_target(face, self.session), occluded=seen)
             solid = visible_mask(face, self.session.config, work.shot, self.occluders)
             made.append(replace(face, solid=solid))
         return work.with_faces(made)

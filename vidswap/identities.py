@@ -108,7 +108,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
         "photo": content_key(spec.path),
         "face": spec.face_index,
         "generator": generator.identifier,
-        "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith("next")},
+        "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith(("next", "rest"))},
         "steps": session.config.mix.source_steps,
         "encoder": session.encoder is not None,
     }

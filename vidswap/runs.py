@@ -268,16 +268,20 @@ class ChunkedRun:
             options[f"face {number}"] = _named(source)
         return RunKey(
             input=input_key(self.info),
-            weights={**_network_hashes(), "generator": session.generator.identifier, **self._mixer()},
+            weights={**self._networks(), "generator": session.generator.identifier, **self._mixer()},
             options=options,
             versions=_versions(),
         )
 
+    def _networks(self) -> dict[str, str]:
+        found = _network_hashes()
+        if self.session.occlusion_net is not None:  # masks follow it, and what the pivots leave out
+            found["occlusion"] = _hash("occlusion")
+        return found
+
     def _mixer(self) -> dict[str, str]:
         name = f"mixer-{self.session.mixer.name}"
         found = {name: _hash(name)} if weights.available(name) else {"mixer": name}
-        if self.session.config.composite.occlusion and weights.available("occlusion"):
-            found["occlusion"] = _hash("occlusion")  # masks follow it; faces and pivots do not
         return found
 
     def _kept(self) -> KeptChunks:
@@ -286,7 +290,7 @@ class ChunkedRun:
         key = analysis_key(
             self.session, self.selection,
             input=input_key(self.info), start=start, end=end, chunk_frames=self._length,
-            networks=_network_hashes(), versions=_versions(),
+            networks=self._networks(), versions=_versions(),
         )  # fmt: skip
         cache = None
         if runs.keep_latents and self.given is None:

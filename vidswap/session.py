@@ -74,7 +74,9 @@ class Session:
     @cached_property
     def occlusion_net(self) -> OcclusionNet | None:
         """Sees what is in front of a face; None when it is not wanted or not there."""
-        if not self.config.composite.occlusion or not weights.available("occlusion"):
+        options = self.config.composite
+        wanted = options.occlusion and options.occlusion_by != "residual"
+        if not wanted or not weights.available("occlusion"):
             return None
         return load_occlusion_net(weights.locate("occlusion")).to(self.device)
 

@@ -30,7 +30,8 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
     "fast": {
         "video.encoder_preset": "veryfast",
         "inversion.first_steps": 30,
-        "inversion.next_steps": 1,
+        "inversion.next_steps": 2,
+        "inversion.rest_db": 1.2,
         "mix.source_steps": 100,
         "smooth.lag": 1,
     },
@@ -38,12 +39,13 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "video.crf": 14,
         "video.encoder_preset": "slow",
         "inversion.first_steps": 150,
-        "inversion.next_steps": 8,
+        "inversion.next_steps": 6,
+        "inversion.rest_db": 0.0,
         "mix.source_steps": 300,
         "smooth.lag": 4,
     },
     "cpu": {"device": "cpu"},
-    "gpu": {"device": "cuda", "inversion.first_steps": 150, "inversion.next_steps": 8},
+    "gpu": {"device": "cuda", "inversion.first_steps": 150, "inversion.next_steps": 6},
 }
 """Named overrides; ``configs/`` shows the same as files. They can be combined: ``fast,cpu``."""
 

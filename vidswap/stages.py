@@ -273,6 +273,16 @@ def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
     return (sure * sure * (3 - 2 * sure)).cpu().numpy()
 
 
+@torch.no_grad()
+def redraw_target(face: FaceWork, session: Session) -> np.ndarray | None:
+    """The target as its pivot gives it, small, where the settings ask what it does not explain."""
+    options = session.config.composite
+    if not options.occlusion or (options.occlusion_by == "network" and session.occlusion_net is not None):
+        return None
+    code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+    return to_image(session.generator.synthesize(code, size=session.config.inversion.fast_size))
+
+
 def visible_mask(
     face: FaceWork, config: RunConfig, shot: int, memory: dict[int, Occlusion]
 ) -> np.ndarray:
@@ -343,6 +353,15 @@ def draw_mask(
     )
 
 
+def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
+    """Where the face itself is seen, ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
+    visible = torch.from_numpy(face.visible)[None, None].to(device)
+    if occluded is None:
+        return visible
+    covers = torch.from_numpy(occluded)[None, None].to(device)
+    return visible * (1 - torch.nn.functional.interpolate(covers, visible.shape[-2:], mode="area"))
+
+
 @dataclass
 class InvertFaces:
     """Stage: the pivot of each face, warm-started along its track."""
@@ -357,12 +376,12 @@ class InvertFaces:
         for face in work.faces:
             shot, state = self.states.get(face.face.track_id, (work.shot, None))
             image = to_tensor(face.crop.image, device)
-            visible = torch.from_numpy(face.visible)[None, None].to(device)
+            occluded = see_occluders(face, self.session)
             pivot, state = self.session.inverter.step(
-                image, state if shot == work.shot else None, face=visible
+                image, state if shot == work.shot else None, face=uncovered(face, occluded, device)
             )
             self.states[face.face.track_id] = (work.shot, state)
-            made.append(replace(face, pivot=pivot))
+            made.append(replace(face, pivot=pivot, occluded=occluded))
         return work.with_faces(made)
 
 
@@ -398,27 +417,26 @@ class Regenerate:
             # The second target is the same head at rest, so that the source is not refined for the
             # expression that the track happens to begin with.
             calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
+            shape = None if session.encoder is None else session.encoder.features.kept_shape
             code = refine_source(
                 session.generator, session.identity, session.mixer, code, face.source.embedding,
-                [target, calm], steps=steps,
+                [target, calm], steps=steps, shape=shape,
             ).code  # fmt: skip
         self.refined[key] = code
 
     def _drawn(self, work: Work) -> Work:
         made = []
-        config, generator = self.session.config, self.session.generator
+        config = self.session.config
         for face in work.faces:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
             source = self.refined[(face.face.track_id, face.source.label)]
             mixed = self.session.mixer(source, target, config.mix.strength)
-            inversion = None
-            if config.composite.occlusion:
-                inversion = to_image(generator.synthesize(target, size=config.inversion.fast_size))
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             solid = np.minimum(face.solid, self._new_face_mask(image, face))
             swap = Swap(image, solid, face.quad, face.face.track_id)
-            occluded = see_occluders(face, self.session)
-            made.append(replace(face, swap=swap, inversion=inversion, solid=solid, occluded=occluded))
+            occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
+            redrawn = redraw_target(face, self.session)
+            made.append(replace(face, swap=swap, inversion=redrawn, solid=solid, occluded=occluded))
         return work.with_faces(made)
 
     def _new_face_mask(self, image: np.ndarray, face: FaceWork) -> np.ndarray:

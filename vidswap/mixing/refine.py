@@ -8,7 +8,7 @@ elsewhere. The mixer still decides what of the source is used, so pose and light
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,8 @@ def refine_source(
     keep: float = 0.6,
     hold: float = 0.05,
     size: int = 128,
+    shape: Callable[[Tensor], Tensor] | None = None,
+    shape_weight: float = 10.0,
 ) -> Refined:
     """Move a source's code closer to the person of the photo, as seen through the mixer.
 
@@ -51,6 +53,9 @@ def refine_source(
     :param targets: ``[1, n_styles, 512]`` pivots of the track, one or a few.
     :param learning_rate: in units of W's mean standard deviation.
     :param keep: weight of the difference to the unrefined faces, in the means of 8-pixel blocks.
+    :param shape: what must stay the target's (pose, expression, ...): images ``[1, 3, size, size]`` to
+        ``[1, K]``; compared with the target's own pictures, so it also mends what the mixer got wrong.
+    :param shape_weight: weight of the mean difference of those.
     :param hold: weight of the distance of the code from where it was.
     :return: the best code seen.
     """
@@ -61,13 +66,17 @@ def refine_source(
     optimizer = torch.optim.Adam([code], lr=learning_rate * scale, betas=(0.9, 0.95))
     with torch.no_grad():
         wanted = [_blocks(generator.synthesize(mixer(source, t), size=size)) for t in targets]
+        shapes = [None if shape is None else shape(generator.synthesize(t, size=size)) for t in targets]
     best, best_loss, first, last = source, float("inf"), float("nan"), float("nan")
     for step in range(steps + 1):
         losses, distances = [], []
-        for target, blocks in zip(targets, wanted, strict=True):
+        for target, blocks, asked in zip(targets, wanted, shapes, strict=True):
             image = generator.synthesize(mixer(code, target), size=size)
             away = (identity.embed_aligned(image) - embedding).square().sum()
-            losses.append(away + keep * functional.l1_loss(_blocks(image), blocks))
+            kept = keep * functional.l1_loss(_blocks(image), blocks)
+            if shape is not None:
+                kept = kept + shape_weight * functional.smooth_l1_loss(shape(image), asked, beta=0.02)
+            losses.append(away + kept)
             distances.append(float(away.detach().sqrt()))
         loss = torch.stack(losses).mean() + hold * ((code - source) / scale).square().mean()
         distance = sum(distances) / len(distances)

@@ -258,6 +258,16 @@ def pose_features(mesh: Tensor, canonical: Tensor | None = None) -> Tensor:
     return head_rotation(mesh, canonical).flatten(1)
 
 
+def kept_shape(mesh: Tensor, iris: Tensor) -> Tensor:
+    """What a swap must keep of the target's face and what does not say who it is, ``[B, 16]``: head
+    rotation (9), mouth opening, opening of both eyes, gaze of both (4).
+
+    :param mesh: ``[B, 468, 3]``. :param iris: ``[B, 2, 5, 2]``.
+    """
+    turned, gazes = pose_features(mesh), gaze(mesh, iris).flatten(1)
+    return torch.cat((turned, mouth_opening(mesh)[:, None], eye_aspect(mesh), gazes), 1)
+
+
 def rotation_angle_degrees(first: Tensor, second: Tensor) -> Tensor:
     """Angle between rotations ``[B, 3, 3]``, ``[B]`` degrees, exact at small angles too."""
     half = (first - second).flatten(1).norm(dim=1) / 8**0.5
