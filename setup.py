@@ -35,7 +35,8 @@ TEST = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100"]
 EXTRAS_REQUIRE = {
     "test": TEST,
     "openvino": ["openvino>=2024.4"],
-    "ray": ["ray>=2.40"],
+    # 2.52 is the first with token authentication.
+    "ray": ["ray>=2.52"],
     "dev": [*TEST, "ruff>=0.6", "mypy>=1.11", "openvino>=2024.4", "dlib-bin>=19.24", "onnx>=1.16"],
 }
 

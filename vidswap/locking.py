@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
+import socket
 import time
 import weakref
+from collections.abc import Collection
 from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _POLL_SECONDS = 0.05
+_LOADED = secrets.token_hex(3)
+"""Tells processes apart whose number and machine have one name, as in containers."""
 
 _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
@@ -19,7 +24,7 @@ _held: weakref.WeakSet[FileLock] = weakref.WeakSet()
 class LockTaken(Exception):
     """Another process (or another lock object in this one) holds the lock.
 
-    ``holder`` is what it wrote about itself, ``process 123`` for example; may be empty.
+    ``holder`` is what it wrote about itself, ``process 123 on desk (5f0c1a)`` for example; may be empty.
     """
 
     def __init__(self, path: Path, holder: str) -> None:
@@ -104,6 +109,35 @@ class FileLock:
         self.release()
 
 
+def this_holder() -> str:
+    """What this process writes into the locks that it holds."""
+    return f"process {os.getpid()} on {socket.gethostname()[:100]} ({_LOADED})"
+
+
+def take_over(path: Path, dead: Collection[str], *, after_seconds: float) -> None:
+    """Frees a lock that outlived its holder, as shared storage may keep those of dead machines.
+
+    Waits for whoever has the lock. After ``after_seconds`` a lock of one of the ``dead`` is broken, by
+    removing its file; a lock of anybody else is left alone.
+
+    Args:
+        path: the lock file; need not be there.
+        dead: :func:`this_holder` of processes that are dead for certain.
+    """
+    if not path.exists():
+        return
+    lock = FileLock(path, timeout_seconds=after_seconds)
+    try:
+        lock.acquire()
+    except LockTaken as error:
+        if error.holder not in dead:
+            return
+        _LOG.warning("%s is still held by %s, which is dead; taking it over", path, error.holder)
+        path.unlink(missing_ok=True)
+    else:
+        lock.release()
+
+
 def _try_lock(handle: int, path: Path) -> bool:
     try:
         if os.name == "nt":
@@ -145,7 +179,7 @@ def _write_holder(handle: int) -> None:
     try:  # only a courtesy for the other run's message: a full disk does not matter here
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, f"process {os.getpid()}\n".encode("ascii"))
+        os.write(handle, f"{this_holder()}\n".encode("ascii", "replace"))
     except OSError:
         pass
 

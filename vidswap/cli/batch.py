@@ -30,6 +30,7 @@ _SETTINGS = {
 }
 _NAME_WIDTH = 36
 _ERROR_WIDTH = 76
+_MOST_BARS = 16
 
 
 @click.command("batch", short_help="Swap a folder, glob or list of clips.")
@@ -44,12 +45,22 @@ _ERROR_WIDTH = 76
     help="Name of a result, of {stem}, {ext}, {name}, {source} and {number}.",
 )  # fmt: skip
 @click.option(
-    "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N",
-    help="Clips at the same time, each in a process with its share of the cores.",
+    "--jobs", type=click.IntRange(1, 256), metavar="N",
+    help="Clips at the same time, each in a process with its share of the cores.  [default: 1; with ray as "
+    "many as the nodes have places for]",
 )  # fmt: skip
 @click.option(
-    "--engine", default="local", show_default=True, metavar="NAME", help="Where clips run."
+    "--engine", default="local", show_default=True, metavar="local|ray",
+    help="Where clips run: on this machine, or on the nodes of a Ray cluster.",
+)  # fmt: skip
+@click.option(
+    "--address", metavar="HOST:PORT|auto",
+    help="Ray cluster.  [default: RAY_ADDRESS, else one of this machine alone]",
+)  # fmt: skip
+@click.option(
+    "--cpus", type=int, metavar="N", help="Cores of a Ray node for each clip.  [default: all of the smallest]"
 )
+@click.option("--gpus", type=float, metavar="N", help="GPUs for each clip on a Ray node.  [default: 1]")
 @click.option(
     "--face", "faces", multiple=True, metavar="WHICH",
     help="largest, all, a number, or NUMBER=SOURCE; for every clip.",
@@ -69,8 +80,11 @@ def batch_command(
     sources: tuple[str, ...],
     output: Path,
     pattern: str,
-    jobs: int,
+    jobs: int | None,
     engine: str,
+    address: str | None,
+    cpus: int | None,
+    gpus: float | None,
     faces: tuple[str, ...],
     preset: tuple[str, ...],
     config_file: Path | None,
@@ -86,6 +100,7 @@ def batch_command(
     vidswap batch clips/ -s person.jpg -o swapped/
     vidswap batch 'clips/**/*.mp4' -s synthetic:7 -o swapped/ --pattern '{stem}-anonymous.{ext}'
     vidswap batch jobs.yaml -o swapped/ --jobs 2
+    vidswap batch clips/ -s person.jpg -o swapped/ --engine ray --address head:6379
 
     A list is a .txt with a clip a line, or a .csv or .yaml with words for each clip: target,
     source, output, start, end, face, preset, settings. Results that are up to date are skipped;
@@ -99,12 +114,13 @@ def batch_command(
     from vidswap.batch import REPORT_NAME, plan_batch, run_batch
     from vidswap.engines import make_engine
 
-    runner = make_engine(engine, jobs=jobs, log=state.log)
+    runner = make_engine(engine, jobs=jobs, log=state.log, address=address, cpus=cpus, gpus=gpus)
     planned = plan_batch(
         targets, output, source=sources, config=config, pattern=pattern, face=faces, force=force,
         restart=restart,
     )  # fmt: skip
-    view = BatchView([job.name for job in planned], jobs, quiet=no_progress)
+    slots = jobs or (_MOST_BARS if engine == "ray" else 1)
+    view = BatchView([job.name for job in planned], slots, quiet=no_progress)
     try:
         with view:
             report = run_batch(planned, runner.run, output, on_event=view, on_skipped=view.skipped)

@@ -35,14 +35,26 @@ def _local(**options: Any) -> Engine:
     return LocalEngine(**options)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"local": _local}
+def _ray(**options: Any) -> Engine:
+    from vidswap.engines.ray import RayEngine
+
+    return RayEngine(**options)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"local": _local, "ray": _ray}
+_OPTIONS = {"local": {"jobs", "log"}, "ray": {"jobs", "log", "address", "cpus", "gpus"}}
 
 
 def make_engine(name: str, **options: Any) -> Engine:
-    """The engine of a name, with its own options (``jobs``, ``log``).
+    """The engine of a name, with its own options (``jobs``, ``log``; Ray's ``address``, ``cpus``, ``gpus``).
+
+    Options that are None are as good as not given.
 
     :raises UsageError: for an unknown name, or options that make no sense.
     """
     if name not in ENGINES:
         raise UsageError(f"--engine: {name!r} is unknown; choose one of {', '.join(ENGINES)}")
-    return ENGINES[name](**options)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in sorted(given.keys() - _OPTIONS[name]):
+        raise UsageError(f"--{option} is no option of --engine {name}: leave it out, or use --engine ray")
+    return ENGINES[name](**given)
