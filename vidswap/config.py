@@ -84,7 +84,7 @@ class MixConfig:
     """Styles copied by the ``layers`` mixer."""
     source_steps: int = 150
     """Fitting steps of the source photo, done once and cached."""
-    refine_steps: int = 8
+    refine_steps: int = 12
     """Steps that move the source's code closer to the photo as seen through the mixer, once a track."""
 
 
@@ -139,6 +139,20 @@ class RunsConfig:
 
 
 @dataclass(frozen=True)
+class MarkConfig:
+    """The mark of an output as synthetic. Every output has it; this is what may be chosen about it."""
+
+    visible_label: str | None = None
+    """Text of a badge drawn into a corner of every frame; None: no badge."""
+    label_corner: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-right"
+    """Where the badge goes."""
+    sign_cert: str | None = None
+    """PEM file of your own certificate, followed by its authorities; None: the local one signs."""
+    sign_key: str | None = None
+    """PEM file of its key, without a password."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """All settings of a run."""
 
@@ -154,4 +168,5 @@ class RunConfig:
     mix: MixConfig = field(default_factory=MixConfig)
     smooth: SmoothConfig = field(default_factory=SmoothConfig)
     composite: CompositeConfig = field(default_factory=CompositeConfig)
+    mark: MarkConfig = field(default_factory=MarkConfig)
     runs: RunsConfig = field(default_factory=RunsConfig)

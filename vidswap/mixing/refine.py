@@ -45,7 +45,7 @@ def refine_source(
     hold: float = 0.05,
     size: int = 128,
     shape: Callable[[Tensor], Tensor] | None = None,
-    shape_weight: float = 10.0,
+    shape_weight: float = 4.0,
 ) -> Refined:
     """Move a source's code closer to the person of the photo, as seen through the mixer.
 
@@ -55,7 +55,8 @@ def refine_source(
     :param keep: weight of the difference to the unrefined faces, in the means of 8-pixel blocks.
     :param shape: what must stay the target's (pose, expression, ...): images ``[1, 3, size, size]`` to
         ``[1, K]``; compared with the target's own pictures, so it also mends what the mixer got wrong.
-    :param shape_weight: weight of the mean difference of those.
+    :param shape_weight: weight of the mean difference of those. On four pairs, 8 steps: without it pose
+        4.5 degrees and identity 0.33 (dlib, at 1024 px), at weight 10 pose 1.0 and identity 0.39.
     :param hold: weight of the distance of the code from where it was.
     :return: the best code seen.
     """
