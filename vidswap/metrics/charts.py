@@ -82,8 +82,9 @@ def line_chart(x: Array, series: Sequence[Series], *, x_label: str = "s", name: 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About ``count`` round numbers that cover ``low`` to ``high``."""
-    if not high - low > 1e-9 * max(abs(low), abs(high)):
-        high = low + (abs(low) or 1.0)
+    largest = max(abs(low), abs(high))
+    if not high - low > max(1e-9 * largest, 1e-100):
+        high = low + (abs(low) if largest > 1e-100 else 1.0)
     rough = (high - low) / max(count, 1)
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * (1 - 1e-9))
