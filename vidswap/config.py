@@ -146,6 +146,8 @@ class MarkConfig:
     """Text of a badge drawn into a corner of every frame; None: no badge."""
     label_corner: Literal["top-left", "top-right", "bottom-left", "bottom-right"] = "bottom-right"
     """Where the badge goes."""
+    label_font: str | None = None
+    """TrueType or OpenType file for it; None: a built-in one, which has English letters only."""
     sign_cert: str | None = None
     """PEM file of your own certificate, followed by its authorities; None: the local one signs."""
     sign_key: str | None = None

@@ -19,7 +19,8 @@ from vidswap.errors import Interrupted, OutputError, UsageError
 from vidswap.given_latents import GivenLatents
 from vidswap.identities import SourceIdentity, prepare_source
 from vidswap.keyframes import tuned_for
-from vidswap.provenance import MarkInfo, container_tags, mark_folder, mark_output
+from vidswap.marks import check_mark, signer_of
+from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
@@ -131,6 +132,7 @@ class Swapper:
         clear_published(output)
         check_output(output, target, force=force)
         info = probe(target)
+        check_mark(self.config.mark, _upright(info))
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
         given = None if latents is None else GivenLatents(Path(latents), self.session, info)
@@ -217,10 +219,10 @@ class _Run:
         claim = self._claim()
         if self.output.suffix.lower() not in _MARKED_INSIDE:
             run.publishing(self.output)
-            mark_output(joined, self.output, target=self.target, claim=claim)
+            mark_output(joined, self.output, target=self.target, claim=claim, signer=self._signer)
             return
         marked = run.temporary("marked" + self.output.suffix)
-        mark_output(joined, marked, target=self.target, claim=claim)
+        mark_output(joined, marked, target=self.target, claim=claim, signer=self._signer)
         run.publishing(self.output)
         try:
             os.replace(marked, self.output)
@@ -234,7 +236,7 @@ class _Run:
         """All pictures are marked before the first one has its name."""
         joined = run.temporary("joined")
         _require_count(joined, unpack_pictures(run.pieces, joined), frames)
-        mark_folder(joined, joined, target=self.target, claim=self._claim())
+        mark_folder(joined, joined, target=self.target, claim=self._claim(), signer=self._signer)
         run.publishing(self.output)
         publish_folder(joined, self.output)
 
@@ -297,10 +299,17 @@ class _Run:
             generator=session.generator.name,
             weights={"generator": session.generator.identifier},
             settings_digest=digest_of(as_dict(self.session.config)),
+            visible_label=session.config.mark.visible_label is not None,
         )
 
+    @property
+    def _signer(self) -> SignerFiles | None:
+        return signer_of(self.session.config.mark)
+
     def _mark(self, made: Path) -> None:
-        mark_output(made, self.output, target=self.target, claim=self._claim())
+        mark_output(
+            made, self.output, target=self.target, claim=self._claim(), signer=self._signer
+        )  # fmt: skip
 
     def _report(
         self, frames: int, swapped: int, made: int, seconds: float, stages: Mapping[str, float]
@@ -316,6 +325,12 @@ class _Run:
             stage_seconds=stages,
             peak_memory_mb=peak_memory_mb(),
         )
+
+
+def _upright(info: VideoInfo) -> tuple[int, int]:
+    """Stored size of the frames once they are turned upright."""
+    width, height = info.size_wh
+    return (height, width) if info.rotation in (90, 270) else (width, height)
 
 
 def _require_count(joined: Path, found: int, frames: int) -> None:

@@ -257,6 +257,9 @@ class ChunkedRun:
         for name in ("threads", "device", "runs"):
             del options[name]
         options["device"] = session.device.type
+        mark = options.pop("mark")
+        if mark["visible_label"] is not None:  # who signs is decided at the end, and changes no frame
+            options["mark"] = {name: mark[name] for name in mark if not name.startswith("sign_")}
         options["runs"] = {"chunk_frames": self._length}
         options["start"], options["end"] = self.range
         options["face"] = selection.wanted

@@ -28,6 +28,7 @@ from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import WarmState
 from vidswap.landmarks import keypoints_from_mesh
+from vidswap.marks import labelled
 from vidswap.mixing import refine_source
 from vidswap.models import TILES
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
@@ -506,7 +507,7 @@ class PasteFaces:
         frame = work.frame
         for face in work.faces:
             frame = self._paste(frame, self.finish(face, work))
-        return frame, len(work.faces)
+        return labelled(frame, self.config.mark), len(work.faces)
 
     def finish(self, face: FaceWork, work: Work) -> Swap:
         """The face with its final mask, colours and grain, ready for the paste."""

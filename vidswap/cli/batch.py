@@ -11,11 +11,13 @@ import click
 
 from vidswap.cli.logs import State, one_line
 from vidswap.cli.options import (
+    MARK_SETTINGS,
     PATH,
     config_options,
     force_option,
     log_options,
     make_config,
+    mark_options,
     source_option,
 )
 from vidswap.cli.progress import clock, rate
@@ -27,6 +29,7 @@ _SETTINGS = {
     "codec": ("video.codec", "--codec"),
     "crf": ("video.crf", "--crf"),
     "device": ("device", "--device"),
+    **MARK_SETTINGS,
 }
 _NAME_WIDTH = 36
 _ERROR_WIDTH = 76
@@ -69,6 +72,7 @@ _MOST_BARS = 16
 @config_options
 @click.option("--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265.")
 @click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger.")
+@mark_options
 @force_option
 @click.option("--restart", is_flag=True, help="Begin clips again that were stopped half-way.")
 @click.option("--no-progress", is_flag=True, help="Show no progress.")
@@ -113,12 +117,15 @@ def batch_command(
 
     from vidswap.batch import REPORT_NAME, plan_batch, run_batch
     from vidswap.engines import make_engine
+    from vidswap.marks import check_mark
 
     runner = make_engine(engine, jobs=jobs, log=state.log, address=address, cpus=cpus, gpus=gpus)
     planned = plan_batch(
         targets, output, source=sources, config=config, pattern=pattern, face=faces, force=force,
         restart=restart,
     )  # fmt: skip
+    for mark in {job.config.mark for job in planned}:
+        check_mark(mark)  # once for all, not a failure a clip
     slots = jobs or (_MOST_BARS if engine == "ray" else 1)
     view = BatchView([job.name for job in planned], slots, quiet=no_progress)
     try:

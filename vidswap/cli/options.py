@@ -120,6 +120,33 @@ def source_option(*, required: bool) -> Callable[[F], F]:
     )
 
 
+MARK_SETTINGS = {
+    "visible_label": ("mark.visible_label", "--visible-label"),
+    "sign_cert": ("mark.sign_cert", "--sign-cert"),
+    "sign_key": ("mark.sign_key", "--sign-key"),
+}
+"""Of :func:`mark_options`: argument -> (setting, option)."""
+
+
+def mark_options(command: F) -> F:
+    """``--visible-label --sign-cert --sign-key``."""
+    for option in reversed(
+        [
+            click.option(
+                "--visible-label", metavar="TEXT",
+                help="Badge in a corner of every frame, for example 'AI-generated'.",
+            ),
+            click.option(
+                "--sign-cert", metavar="FILE",
+                help="PEM certificate of your own, with its authorities, that signs the mark.",
+            ),
+            click.option("--sign-key", metavar="FILE", help="PEM key of that certificate."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def force_option(command: F) -> F:
     """``--force``."""
     return click.option("--force", is_flag=True, help="Replace an output that exists.")(command)

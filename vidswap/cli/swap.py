@@ -9,12 +9,14 @@ import click
 
 from vidswap.cli.logs import State, one_line
 from vidswap.cli.options import (
+    MARK_SETTINGS,
     PATH,
     TIME,
     config_options,
     force_option,
     log_options,
     make_config,
+    mark_options,
     source_option,
 )
 from vidswap.cli.progress import ProgressView
@@ -32,6 +34,7 @@ _SETTINGS = {
     "encoder_preset": ("video.encoder_preset", "--encoder-preset"),
     "pix_fmt": ("video.pix_fmt", "--pix-fmt"),
     "device": ("device", "--device"),
+    **MARK_SETTINGS,
 }
 
 
@@ -57,6 +60,7 @@ _SETTINGS = {
 @click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger.")
 @click.option("--encoder-preset", metavar="NAME", help="Speed of the encoder: veryfast to slow.")
 @click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output; target's if not set.")
+@mark_options
 @force_option
 @click.option("--restart", is_flag=True, help="Begin again instead of going on with a stopped run.")
 @click.option(

@@ -9,10 +9,10 @@ finished chunk, from the state kept there. At most the chunk that was being made
 dearer: a worker that dies after its output has its name, and before it could say so, has its clip made
 again. The frames are the same.) A single clip is therefore no quicker on many machines than on one.
 
-**What the nodes need.** The same version of vidswap (refused otherwise) and of PyTorch (the journal refuses to
-go on with another), the weights, and clips, sources and output folder under the same paths: storage that all
-of them see, for example NFS. Relative paths are made absolute first. ``VIDSWAP_HOME`` is handed on when it is
-set. Equal frames need nodes of one kind: other processors and GPUs round differently.
+**What the nodes need.** The same version of vidswap (refused otherwise) and of PyTorch (the journal refuses
+to go on with another), the weights, and clips, sources and output folder under the same paths: storage that
+all of them see, for example NFS. Relative paths are made absolute first. ``VIDSWAP_HOME`` is handed on when
+it is set. Equal frames need nodes of one kind: other processors and GPUs round differently.
 
 **Places.** A clip asks its node for ``cpus`` cores and, when its device is ``cuda``, for ``gpus`` GPUs;
 Ray finds the node. With the device ``auto``, clips go to GPU nodes if the cluster has any, else to CPU
@@ -31,8 +31,10 @@ must be started with it too, and share one token. It does not encrypt: keep clus
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +59,8 @@ _NO_PLACE_SECONDS = 60.0
 """How long an empty cluster may stay without a node that takes a clip."""
 _LOCK_SECONDS = 150.0
 """How long a dead worker's lock may stay before it is taken over; NFS servers free theirs after 90."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_RAISED = re.compile(r"\w+(Error|Exception)\b")
 
 
 def _quiet(_line: str) -> None:
@@ -120,30 +124,47 @@ def _connected(address: str | None, log: Callable[[str], None]) -> Iterator[Any]
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(
-            address=address, include_dashboard=False if address == "local" else None,
-            logging_level="error", log_to_driver=False,
-        )  # fmt: skip
+        with _errors_silenced():
+            ray.init(
+                address=address, include_dashboard=False if address == "local" else None,
+                logging_level="error", log_to_driver=False,
+            )  # fmt: skip
     except Exception as error:  # each of its layers has errors of its own
-        raise UsageError(f"cannot join the Ray cluster {address} ({_line(error)}): {_remedy(error)}") from error
+        raise UsageError(
+            f"cannot join the Ray cluster {address} ({_line(error)}): check that `ray start` runs there with "
+            "this version of Ray and RAY_AUTH_MODE=token, and that all share one token (`ray get-auth-token`)"
+        ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
 
 
-def _remedy(error: Exception) -> str:
-    if "uth" in type(error).__name__ or "token" in str(error).lower():
-        return (
-            "start all nodes with RAY_AUTH_MODE=token and give them and this machine one token, "
-            "made by `ray get-auth-token --generate`"
-        )
-    return "check --address, and that `ray start` runs there with this version of Ray"
+@contextmanager
+def _errors_silenced() -> Iterator[None]:
+    """Ray's native part writes a line a second to the error stream while it cannot join a cluster."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else f"{text[:159]}…"
+    """What an error of Ray says, without colours, traceback and excerpts of logs."""
+    lines = [line.strip() for line in _COLOUR.sub("", str(error)).splitlines() if line.strip()]
+    text = _cut(lines[0]) if lines else type(error).__name__
+    if len(lines) > 1 and _RAISED.match(lines[-1]):
+        text = f"{text} … {_cut(lines[-1])}"
+    return text
+
+
+def _cut(text: str, length: int = 120) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 @contextmanager
@@ -434,8 +455,8 @@ class _Fleet:
             self.queues[worker.gpu].appendleft(job)
             return
         message = (
-            f"{_LOSSES} workers ended at frame {self.furthest[job.index]} of it ({_line(error)}): perhaps for "
-            "want of memory; ask for more --cpus a clip, so that a node holds fewer"
+            f"{_LOSSES} workers ended at frame {self.furthest[job.index]} of it ({_line(error)}): perhaps "
+            "for want of memory; ask for more --cpus a clip, so that a node holds fewer"
         )
         seconds = time.perf_counter() - worker.began
         self._settled(JobResult(job.index, "failed", seconds, error=message, exit_code=1))
@@ -456,9 +477,12 @@ def _for_nodes(job: Job, has_gpu: bool) -> Job:
     device = job.config.device
     if device == "auto":
         device = "cuda" if has_gpu else "cpu"
+    mark = job.config.mark
+    files = {name: getattr(mark, name) for name in ("label_font", "sign_cert", "sign_key")}
+    mark = replace(mark, **{name: _absolute_file(path) for name, path in files.items()})
     return replace(
         job,
-        config=replace(job.config, device=device.partition(":")[0]),
+        config=replace(job.config, device=device, mark=mark),
         target=job.target.absolute(),
         output=job.output.absolute(),
         source=tuple(_absolute(text) for text in job.source),
@@ -468,6 +492,10 @@ def _for_nodes(job: Job, has_gpu: bool) -> Job:
 
 def _absolute(source: str) -> str:
     return source if source.startswith("synthetic:") else str(Path(source).absolute())
+
+
+def _absolute_file(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def _absolute_face(text: str) -> str:

@@ -8,7 +8,7 @@ whether it was changed since, :func:`visible_label` draws the badge for the pict
 from __future__ import annotations
 
 from vidswap.provenance.claims import MarkInfo
-from vidswap.provenance.label import VisibleLabel, visible_label
+from vidswap.provenance.label import VisibleLabel, undrawable, visible_label
 from vidswap.provenance.marking import MarkReport, check_signer, mark_folder, mark_output
 from vidswap.provenance.reading import MarkReading, read_mark
 from vidswap.provenance.signing import SignerFiles
@@ -26,5 +26,6 @@ __all__ = [
     "mark_folder",
     "mark_output",
     "read_mark",
+    "undrawable",
     "visible_label",
 ]

@@ -40,7 +40,11 @@ class VisibleLabel:
 
 
 def visible_label(
-    size_wh: tuple[int, int], *, text: str = LABEL_TEXT, corner: Corner = "bottom-right"
+    size_wh: tuple[int, int],
+    *,
+    text: str = LABEL_TEXT,
+    corner: Corner = "bottom-right",
+    font: str | None = None,
 ) -> VisibleLabel | None:
     """The badge for frames of a size: light text on a dark rounded field.
 
@@ -49,25 +53,47 @@ def visible_label(
 
     Args:
         size_wh: the upright frame, in pixels.
+        font: TrueType or OpenType file; None: a built-in font, which has English letters only.
 
     Returns:
         The badge, or None when the frame is too small to hold legible text.
 
     Raises:
         ValueError: the size or the corner is none.
+        OSError: the font cannot be read.
     """
     if min(size_wh) < 1:
         raise ValueError(f"size_wh: expected > 0, got {size_wh}")
     if corner not in ("top-left", "top-right", "bottom-left", "bottom-right"):
         raise ValueError(f"corner: expected top-left … bottom-right, got {corner!r}")
-    return _label(size_wh, text, corner)
+    return _label(size_wh, text, corner, font)
+
+
+def undrawable(text: str, *, font: str | None = None) -> str | None:
+    """The first character of a label that the font has no glyph for, or None.
+
+    Raises:
+        OSError: the font cannot be read.
+    """
+    drawn_with = _font(font, 16)
+
+    def shape(character: str) -> bytes:
+        image = Image.new("L", (32, 32))
+        ImageDraw.Draw(image).text((4, 4), character, fill=255, font=drawn_with)
+        return image.tobytes()
+
+    unknown = shape("\uffff")
+    for character in text:
+        if not character.isprintable() or (not character.isspace() and shape(character) == unknown):
+            return character
+    return None
 
 
 @lru_cache(maxsize=8)
-def _label(size_wh: tuple[int, int], text: str, corner: str) -> VisibleLabel | None:
+def _label(size_wh: tuple[int, int], text: str, corner: str, font_path: str | None) -> VisibleLabel | None:
     width, height = size_wh
     text_px = max(_SMALLEST_TEXT_PX, round(min(size_wh) * _TEXT_OF_HEIGHT))
-    font = ImageFont.load_default(text_px)
+    font = _font(font_path, text_px)
     left, top, right, bottom = font.getbbox(text)
     pad_x, pad_y = round(text_px * 0.6), round(text_px * 0.4)
     # Even sizes and places, so that planes with halved chroma change nowhere else.
@@ -98,6 +124,10 @@ def _label(size_wh: tuple[int, int], text: str, corner: str) -> VisibleLabel | N
     rgb.setflags(write=False)
     alpha.setflags(write=False)
     return VisibleLabel(rgb, alpha, (x, y, x + badge_w, y + badge_h))
+
+
+def _font(path: str | None, size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size_px) if path is None else ImageFont.truetype(path, size_px)
 
 
 def _even_up(value: int) -> int:
