@@ -262,6 +262,21 @@ def test_results_of_other_settings_are_replaced_by_force_only(folder: Path) -> N
     assert again(folder, source="synthetic:4", force=True) == ([], {"skipped": 3})
 
 
+def test_other_weights_make_another_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again(folder)
+    monkeypatch.setattr("vidswap.batch._weights_key", lambda: {"encoder": "0" * 64})
+    assert again(folder) == ([], {"failed": 3})
+    assert again(folder, force=True)[1] == {"done": 3}
+
+
+def test_the_key_names_fetched_weights_and_those_in_the_package() -> None:
+    from vidswap.batch import _weights_key
+
+    key = _weights_key()
+    assert {"mobilestylegan", "encoder"} <= key.keys()
+    assert all(len(digest) == 64 for digest in key.values())
+
+
 def test_a_changed_clip_or_result_and_a_strange_file_are_noticed(folder: Path) -> None:
     again(folder)
     touch(folder / "in" / "a.mp4", b"other")

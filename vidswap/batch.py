@@ -1,7 +1,7 @@
 """A batch: many clips, gone on with where it stopped (composer level).
 
 What is done stands in ``.vidswap-batch.json`` in the output folder, by result: the key of what
-made it (the clip by content, the source by content, settings, range, faces) and the size of the
+made it (the clip by content, the source by content, settings, range, faces, weights) and the size of the
 result. A clip is skipped when its key is the same and its result is there. A result that is there
 but was made by something else is a failed clip, unless ``force`` lets it be replaced. An entry is
 written before a clip starts as well: should the batch be killed between the moment that a result
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vidswap import __version__
+from vidswap import __version__, weights
 from vidswap.batch_plan import plan_batch
 from vidswap.cache import content_key, digest_of, write_atomically
 from vidswap.errors import OutputError, UsageError, VidswapError
@@ -221,6 +221,7 @@ class _Batch:
                 "face": [text.partition("=")[0] for text in job.face],
                 "range": [job.start_seconds, job.end_seconds],
                 "settings": settings,
+                "weights": _weights_key(),
             }
         )
 
@@ -322,6 +323,11 @@ class _Journal:
 
     def _name(self, job: Job) -> str:
         return Path(os.path.relpath(job.output, self.folder)).as_posix()
+
+
+def _weights_key() -> dict[str, str]:
+    """SHA-256 of all weights that a swap may use, whether they are fetched yet or not."""
+    return {name: entry.sha256 for name, entry in {**weights.CATALOGUE, **weights.read_assets()}.items()}
 
 
 def _source_key(text: str) -> str:
