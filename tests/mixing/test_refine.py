@@ -1,0 +1,66 @@
+"""Refining a source through a mixer: closer to the photo, and the target keeps its pose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vidswap import weights
+from vidswap.mixing import refine_source
+from vidswap.mixing.mixers import LayerMixer
+from vidswap.models import load_generator
+from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
+from vidswap.models.identity import DlibIdentity
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def networks(weights_home: Path):
+    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
+    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    identity = DlibIdentity.load(weights.locate("dlib-resnet"))
+    return load_generator("mobilestylegan", weights.locate), identity, meshes
+
+
+def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(networks) -> None:
+    generator, identity, meshes = networks
+    source, target = (
+        generator.sample(seed, psi=0.8)[:, None].repeat(1, generator.n_styles, 1) for seed in (21, 34)
+    )
+    mixer = LayerMixer(range(3, 14), generator.n_styles)
+    with torch.no_grad():
+        embedding = identity.embed_aligned(generator.synthesize(source, size=128))
+
+    def shape(images: torch.Tensor) -> torch.Tensor:
+        mesh, _, iris = meshes(images)
+        return kept_shape(mesh, iris)
+
+    @torch.no_grad()
+    def moved(code: torch.Tensor) -> float:
+        drawn = shape(generator.synthesize(mixer(code, target), size=128))
+        return float((drawn - shape(generator.synthesize(target, size=128))).abs().mean())
+
+    common = (generator, identity, mixer, source, embedding, [target])
+    free = refine_source(*common, steps=STEPS)
+    held = refine_source(*common, steps=STEPS, shape=shape, shape_weight=30.0)
+    assert free.distance_after < free.distance_before
+    assert moved(held.code) < 0.9 * min(moved(source), moved(free.code))
+
+
+def test_refining_needs_targets(networks) -> None:
+    generator, identity, _ = networks
+    code = generator.w_avg.expand(1, generator.n_styles, -1)
+    with pytest.raises(ValueError, match="at least one"):
+        refine_source(generator, identity, LayerMixer(range(3), 23), code, torch.zeros(1, 128), [], steps=1)
+
+
+def test_the_kept_shape_is_sixteen_numbers_that_ignore_a_shift() -> None:
+    mesh = torch.rand(2, 468, 3, generator=torch.Generator().manual_seed(3))
+    iris = torch.rand(2, 2, 5, 2, generator=torch.Generator().manual_seed(4))
+    found = kept_shape(mesh, iris)
+    assert found.shape == (2, 16)
+    shift = torch.tensor([0.1, -0.2, 0.0])
+    assert torch.allclose(kept_shape(mesh + shift, iris + shift[:2]), found, atol=1e-4)
