@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from vidswap.records import Face, Frame, Pivot, PixelLayout
+from vidswap.regenerate import mask_window
 from vidswap.stages import (
     FaceWork,
     FixedLagStage,
     Selection,
     Work,
-    mask_window,
     smooth_latents,
     smooth_quads,
 )

@@ -30,6 +30,7 @@ from vidswap import warp
 from vidswap.compositing import combine, residual_occlusion
 from vidswap.identities import SourceIdentity, prepare_source, to_image
 from vidswap.records import Frame
+from vidswap.regenerate import Regenerate
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.stages import (
@@ -38,7 +39,6 @@ from vidswap.stages import (
     FindFaces,
     InvertFaces,
     PasteFaces,
-    Regenerate,
     Selection,
     see_occluders,
 )

@@ -31,10 +31,11 @@ from vidswap.models import aligned_mesh as shape
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.judge_tfjs import RECIPES, TfjsIdentity
 from vidswap.records import Frame
+from vidswap.regenerate import Regenerate
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.sources import parse_source
-from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Regenerate, Selection, Work
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection, Work
 from vidswap.video import grab_frame, open_frames, probe, read_region
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")

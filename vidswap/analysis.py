@@ -20,6 +20,7 @@ import torch
 from vidswap.cache import JSON, ContentCache
 from vidswap.errors import InputError
 from vidswap.records import Frame, Pivot
+from vidswap.regenerate import Regenerate
 from vidswap.session import Session
 from vidswap.snapshots import pack, unpack
 from vidswap.stages import (
@@ -29,7 +30,6 @@ from vidswap.stages import (
     FixedLagStage,
     InvertFaces,
     PasteFaces,
-    Regenerate,
     Selection,
     Work,
     smooth_latents,

@@ -86,6 +86,9 @@ class MixConfig:
     """Fitting steps of the source photo, done once and cached."""
     refine_steps: int = 12
     """Steps that move the source's code closer to the photo as seen through the mixer, once a track."""
+    steering: float = 1.0
+    """How much of the source's pose and expression that leaks in is taken out along latent directions, from
+    0 (nothing) to 1."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from vidswap.keyframes import tuned_for
 from vidswap.marks import check_mark, signer_of
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
+from vidswap.regenerate import Regenerate
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
@@ -32,7 +33,6 @@ from vidswap.stages import (
     FixedLagStage,
     InvertFaces,
     PasteFaces,
-    Regenerate,
     Selection,
     smooth_latents,
     smooth_quads,

@@ -285,6 +285,8 @@ class ChunkedRun:
     def _mixer(self) -> dict[str, str]:
         name = f"mixer-{self.session.mixer.name}"
         found = {name: _hash(name)} if weights.available(name) else {"mixer": name}
+        if self.session.steering is not None:
+            found["directions"] = _hash("directions")
         return found
 
     def _kept(self) -> KeptChunks:

@@ -14,7 +14,8 @@ from vidswap.config import RunConfig
 from vidswap.errors import UsageError
 from vidswap.faces import FaceFinder, FaceMesher, Tracker, make_detector
 from vidswap.inversion import Inverter
-from vidswap.mixing import Mixer, make_mixer
+from vidswap.mixing import Mixer, Steering, make_mixer
+from vidswap.mixing.directions import load_directions
 from vidswap.models import Generator, load_generator
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
@@ -91,6 +92,15 @@ class Session:
         )
 
     @cached_property
+    def steering(self) -> Steering | None:
+        """Takes out what the mixer lets in of the source's expression; None when it is off or not there."""
+        if self.config.mix.steering == 0 or not weights.available("directions"):
+            return None
+        directions = load_directions(weights.locate("directions"), self.device)
+        fits = next(iter(directions.changes.values())).shape[0] == self.generator.n_styles
+        return Steering.along(directions) if fits else None
+
+    @cached_property
     def inverter(self) -> Inverter:
         return Inverter(self.generator, self.identity, self.config.inversion, self.encoder)
 
@@ -119,7 +129,7 @@ class Session:
     def with_generator(self, generator: Generator) -> Session:
         """The same session with another generator (a tuned one); all else is shared."""
         other = Session(self.config)
-        shared = ("device", "identity", "encoder", "mixer", "cache", "occlusion_net")
+        shared = ("device", "identity", "encoder", "mixer", "cache", "occlusion_net", "steering")
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["generator"] = generator
         return other

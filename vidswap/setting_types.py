@@ -43,6 +43,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "inversion.tune_learning_rate": (0, 1),
     "inversion.locality": (0, math.inf),
     "mix.strength": (0, 1),
+    "mix.steering": (0, 1),
     "mix.source_steps": (0, 100_000),
     "smooth.lag": (0, 256),
     "smooth.quad": (0, math.inf),

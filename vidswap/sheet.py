@@ -16,6 +16,7 @@ from vidswap.errors import NoFaceError
 from vidswap.identities import to_image
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
+from vidswap.regenerate import Regenerate
 from vidswap.reports import PreviewReport
 from vidswap.stages import (
     CROP_SIZE,
@@ -24,7 +25,6 @@ from vidswap.stages import (
     FindFaces,
     InvertFaces,
     PasteFaces,
-    Regenerate,
     Selection,
     Work,
 )

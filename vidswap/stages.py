@@ -27,10 +27,7 @@ from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import WarmState
-from vidswap.landmarks import keypoints_from_mesh
 from vidswap.marks import labelled
-from vidswap.mixing import refine_source
-from vidswap.models import TILES
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
 from vidswap.session import Session
 from vidswap.streaming import FixedLag, Window
@@ -39,16 +36,8 @@ from vidswap.video import read_region, read_rgb8, write_region
 CROP_SIZE = 512
 _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
-_ROOM = 3
-"""Tiles around the mask that are drawn as well."""
-_SURE_FACE = 0.8
-"""Presence from which the mesh of a drawn face is believed."""
-_SLACK = 10.0
-"""Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
 _GUESS = 0.25
 """Probability up to which a pixel is still the face, and as far from 1 from which it is not."""
-_HALVE_BELOW = 0.6
-"""Quads smaller than this share of the generator's size are worked on at half of it."""
 
 
 @dataclass(frozen=True)
@@ -384,114 +373,6 @@ class InvertFaces:
             self.states[face.face.track_id] = (work.shot, state)
             made.append(replace(face, pivot=pivot, occluded=occluded))
         return work.with_faces(made)
-
-
-@dataclass
-class Regenerate:
-    """Stage: mix with the source and draw the new face (and the old one, small, to see what it misses)."""
-
-    session: Session
-    refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
-    """Source codes refined for a track, by track and source."""
-
-    def __post_init__(self) -> None:
-        self._mesher = self.session.new_mesher()  # no field: fields are saved with a run
-
-    @property
-    def config(self) -> RunConfig:
-        return self.session.config
-
-    def __call__(self, work: Work) -> Work:
-        for face in work.faces:
-            self._refine(face)
-        with torch.no_grad():
-            return self._drawn(work)
-
-    def _refine(self, face: FaceWork) -> None:
-        key = (face.face.track_id, face.source.label)
-        if key in self.refined:
-            return
-        steps, session = self.session.config.mix.refine_steps, self.session
-        code = face.source.code
-        if steps > 0 and session.config.mix.strength > 0:
-            target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-            # The second target is the same head at rest, so that the source is not refined for the
-            # expression that the track happens to begin with.
-            calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
-            shape = None if session.encoder is None else session.encoder.features.kept_shape
-            code = refine_source(
-                session.generator, session.identity, session.mixer, code, face.source.embedding,
-                [target, calm], steps=steps, shape=shape,
-            ).code  # fmt: skip
-        self.refined[key] = code
-
-    def _drawn(self, work: Work) -> Work:
-        made = []
-        config = self.session.config
-        for face in work.faces:
-            target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-            source = self.refined[(face.face.track_id, face.source.label)]
-            mixed = self.session.mixer(source, target, config.mix.strength)
-            image = self._draw(mixed, face.solid, quad_size_px(face.quad))
-            solid = np.minimum(face.solid, self._new_face_mask(image, face))
-            swap = Swap(image, solid, face.quad, face.face.track_id)
-            occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
-            redrawn = redraw_target(face, self.session)
-            made.append(replace(face, swap=swap, inversion=redrawn, solid=solid, occluded=occluded))
-        return work.with_faces(made)
-
-    def _new_face_mask(self, image: np.ndarray, face: FaceWork) -> np.ndarray:
-        """Mask ``[512, 512]`` of the face as drawn: in a turned head its far cheek may end before the
-        target's does, and what lies behind it in the generator's picture must not be pasted."""
-        if self.config.composite.regions != "face":
-            return np.ones_like(face.solid)
-        size = image.shape[0]
-        start = face.crop.mesh_xyz * size
-        found = self._mesher.refine(
-            (image * 255 + 0.5).astype(np.uint8),
-            Face(
-                np.array([*start[:, :2].min(0), *start[:, :2].max(0)], np.float32),
-                1.0,
-                keypoints_from_mesh(start).astype(np.float32),
-                start.astype(np.float32),
-            ),
-        )
-        if found.score < _SURE_FACE:
-            return np.ones_like(face.solid)
-        options = self.config.composite
-        return face_mask(
-            found.mesh_xyz / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
-        )
-
-    def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
-        """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
-
-        S is the generator's size, halved where the frame shows the face smaller than that anyway.
-        """
-        generator = self.session.generator
-        halve = quad_px < _HALVE_BELOW * generator.resolution
-        size = generator.resolution // 2 if halve else generator.resolution
-        window = mask_window(mask)
-        if window is None:
-            return np.zeros((size, size, 3), np.float32)
-        drawn = generator.synthesize(code, window=window)
-        part = to_image(torch.nn.functional.avg_pool2d(drawn, 2) if halve else drawn)
-        left, top, right, bottom = (edge * size // TILES for edge in window)
-        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
-
-
-def mask_window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Tiles of the picture that a mask needs, with room for blurs; None when it is empty."""
-    grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
-    rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
-    if not len(rows):
-        return None
-    return (
-        max(int(columns[0]) - _ROOM, 0),
-        max(int(rows[0]) - _ROOM, 0),
-        min(int(columns[-1]) + 1 + _ROOM, TILES),
-        min(int(rows[-1]) + 1 + _ROOM, TILES),
-    )
 
 
 @dataclass

@@ -57,10 +57,10 @@ def test_refining_needs_targets(networks) -> None:
         refine_source(generator, identity, LayerMixer(range(3), 23), code, torch.zeros(1, 128), [], steps=1)
 
 
-def test_the_kept_shape_is_sixteen_numbers_that_ignore_a_shift() -> None:
+def test_the_kept_shape_is_eighteen_numbers_that_ignore_a_shift() -> None:
     mesh = torch.rand(2, 468, 3, generator=torch.Generator().manual_seed(3))
     iris = torch.rand(2, 2, 5, 2, generator=torch.Generator().manual_seed(4))
     found = kept_shape(mesh, iris)
-    assert found.shape == (2, 16)
+    assert found.shape == (2, 18)
     shift = torch.tensor([0.1, -0.2, 0.0])
     assert torch.allclose(kept_shape(mesh + shift, iris + shift[:2]), found, atol=1e-4)

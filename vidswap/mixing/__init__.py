@@ -9,12 +9,14 @@ from vidswap.mixing.mixers import (
     parse_layers,
 )
 from vidswap.mixing.refine import Refined, refine_source
+from vidswap.mixing.steering import Steering
 
 __all__ = [
     "LayerMixer",
     "Mixer",
     "NetworkMixer",
     "Refined",
+    "Steering",
     "blend_sources",
     "make_mixer",
     "parse_layers",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidswap.errors import WeightsError
-from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_EYE
+from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_EYE, LEFT_BROW, MOUTH_CORNERS, RIGHT_BROW
 from vidswap.models.mesh import EYE_SIZE, FACE_SIZE, FaceMeshNet, IrisNet
 
 FACE_ROI_CENTRE_XY = (0.5, 0.59)
@@ -31,6 +31,9 @@ EYE_ROI_SCALE = 2.3
 # Pairs (upper, lower) whose distance tells how far lids (left, right eye) and lips are apart; the
 # same as in vidswap.landmarks, whose measures those below are the differentiable twins of.
 _LID_PAIRS = (((160, 144), (159, 145), (158, 153)), ((385, 380), (386, 374), (387, 373)))
+_UPPER_LIP = 13
+_OUTER_CORNERS = (33, 263)
+_ALL_CORNERS = (33, 133, 362, 263)
 _LIP_PAIRS = ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402))
 RIGID_POINTS = (
     10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 54, 284,
@@ -258,14 +261,47 @@ def pose_features(mesh: Tensor, canonical: Tensor | None = None) -> Tensor:
     return head_rotation(mesh, canonical).flatten(1)
 
 
+MEASURES = ("yaw", "pitch", "mouth", "smile", "eyes", "gaze_x", "gaze_y", "brow")
+"""What :func:`face_measures` measures, in its order."""
+
+
+def face_measures(mesh: Tensor, iris: Tensor) -> Tensor:
+    """The numbers of :data:`MEASURES`, ``[B, 8]``; yaw and pitch in degrees, the rest without unit.
+
+    :param mesh: ``[B, 468, 3]``. :param iris: ``[B, 2, 5, 2]``.
+    """
+    rotation = head_rotation(mesh)
+    centred = mesh - mesh[:, list(_OUTER_CORNERS)].mean(1, keepdim=True)
+    # The face turned to the front, so that a nod is no smile and no frown.
+    front = (centred @ rotation) / interocular_distance(mesh)[:, None, None]
+    corners = front[:, list(MOUTH_CORNERS)]
+    smile = _length(corners[:, 1] - corners[:, 0])
+    smile = smile + front[:, _UPPER_LIP, 1] - corners[:, :, 1].mean(1)
+    brows = front[:, [*LEFT_BROW, *RIGHT_BROW], 1].mean(1)
+    sight = gaze(mesh, iris).mean(1)
+    columns = (
+        torch.rad2deg(torch.atan2(-rotation[:, 0, 2], rotation[:, 2, 2])),
+        torch.rad2deg(torch.asin(rotation[:, 1, 2].clamp(-1, 1))),
+        mouth_opening(mesh),
+        smile,
+        eye_aspect(mesh).mean(1),
+        sight[:, 0],
+        sight[:, 1],
+        front[:, list(_ALL_CORNERS), 1].mean(1) - brows,
+    )
+    return torch.stack(columns, 1)
+
+
 def kept_shape(mesh: Tensor, iris: Tensor) -> Tensor:
-    """What a swap must keep of the target's face and what does not say who it is, ``[B, 16]``: head
-    rotation (9), mouth opening, opening of both eyes, gaze of both (4).
+    """What a swap must keep of the target's face and what does not say who it is, ``[B, 18]``: head
+    rotation (9), mouth opening, opening of both eyes, gaze of both (4), smile, brows.
 
     :param mesh: ``[B, 468, 3]``. :param iris: ``[B, 2, 5, 2]``.
     """
     turned, gazes = pose_features(mesh), gaze(mesh, iris).flatten(1)
-    return torch.cat((turned, mouth_opening(mesh)[:, None], eye_aspect(mesh), gazes), 1)
+    smile_and_brow = face_measures(mesh, iris)[:, [MEASURES.index("smile"), MEASURES.index("brow")]]
+    opened = mouth_opening(mesh)[:, None]
+    return torch.cat((turned, opened, eye_aspect(mesh), gazes, smile_and_brow), 1)
 
 
 def rotation_angle_degrees(first: Tensor, second: Tensor) -> Tensor:

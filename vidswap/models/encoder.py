@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidswap.errors import WeightsError
-from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
+from vidswap.models.aligned_mesh import AlignedMesh, face_measures, kept_shape
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
 
@@ -36,9 +36,15 @@ class FaceFeatures(nn.Module):
         self.meshes = meshes
 
     def kept_shape(self, images: Tensor) -> Tensor:
-        """What a swap must keep of the face in images ``[B, 3, S, S]``, ``[B, 16]``; differentiable."""
+        """What a swap must keep of the face in images ``[B, 3, S, S]``, ``[B, 18]``; differentiable."""
         mesh, _, iris = self.meshes(images)
         return kept_shape(mesh, iris)
+
+    @torch.no_grad()
+    def measures(self, images: Tensor) -> Tensor:
+        """Pose and expression of the face in images, ``[B, 8]``; see :func:`face_measures`."""
+        mesh, _, iris = self.meshes(images)
+        return face_measures(mesh, iris)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vidswap.landmarks import LEFT_BROW, MOUTH_CORNERS, RIGHT_BROW
-from vidswap.models import aligned_mesh as shape
-from vidswap.models.aligned_mesh import AlignedMesh
+from vidswap.models.aligned_mesh import AlignedMesh, face_measures
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.training.bank import Bank
@@ -38,9 +36,7 @@ UNITS = {
     "brow": (0.03, "rise of the brows over the inter-ocular distance"),
 }
 """What a step of 1.0 along each direction changes its measure by."""
-_UPPER_LIP = 13
-_OUTER_CORNERS = (33, 263)
-_ALL_CORNERS = (33, 133, 362, 263)
+
 
 
 @dataclass(frozen=True)
@@ -68,33 +64,6 @@ class DirectionsOptions:
     """A measure that the codes explain less of than this gets no direction."""
     calibrate_on: int = 12
     """Faces on which step sizes are measured."""
-
-
-def face_measures(mesh: Tensor, iris: Tensor) -> Tensor:
-    """The measures of :data:`UNITS`, ``[B, 8]``.
-
-    :param mesh: ``[B, 468, 3]``. :param iris: ``[B, 2, 5, 2]``.
-    """
-    rotation = shape.head_rotation(mesh)
-    centred = mesh - mesh[:, list(_OUTER_CORNERS)].mean(1, keepdim=True)
-    # The face turned to the front, so that a nod is no smile and no frown.
-    front = (centred @ rotation) / shape.interocular_distance(mesh)[:, None, None]
-    corners = front[:, list(MOUTH_CORNERS)]
-    smile = shape._length(corners[:, 1] - corners[:, 0])
-    smile = smile + front[:, _UPPER_LIP, 1] - corners[:, :, 1].mean(1)
-    brows = front[:, [*LEFT_BROW, *RIGHT_BROW], 1].mean(1)
-    sight = shape.gaze(mesh, iris).mean(1)
-    columns = (
-        torch.rad2deg(torch.atan2(-rotation[:, 0, 2], rotation[:, 2, 2])),
-        torch.rad2deg(torch.asin(rotation[:, 1, 2].clamp(-1, 1))),
-        shape.mouth_opening(mesh),
-        smile,
-        shape.eye_aspect(mesh).mean(1),
-        sight[:, 0],
-        sight[:, 1],
-        front[:, list(_ALL_CORNERS), 1].mean(1) - brows,
-    )
-    return torch.stack(columns, 1)
 
 
 @torch.no_grad()

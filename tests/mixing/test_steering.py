@@ -1,0 +1,70 @@
+"""Steering: the controller's arithmetic, and that it takes a source's expression out of a real swap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidswap import weights
+from vidswap.mixing import Steering
+from vidswap.mixing.directions import Directions, edit, load_directions
+from vidswap.models import load_generator
+from vidswap.models.aligned_mesh import AlignedMesh, canonical_mesh, face_measures
+
+
+@pytest.fixture()
+def small() -> Steering:
+    changes = {"mouth": torch.ones(2, 4), "yaw": 2 * torch.ones(2, 4), "gaze_x": torch.zeros(2, 4)}
+    units = {"mouth": (0.1, ""), "yaw": (10.0, ""), "gaze_x": (0.1, "")}
+    return Steering.along(Directions(changes, units))
+
+
+def test_directions_come_in_the_order_of_the_measures(small: Steering) -> None:
+    assert small.names == ("yaw", "mouth", "gaze_x")
+    assert small.units.tolist() == [10.0, 0.1, 0.1]
+    moved = small.apply(torch.zeros(1, 2, 4), np.array([1.0, -0.5, 3.0]), 0.5)
+    assert torch.allclose(moved, torch.full((1, 2, 4), 0.75))
+
+
+def test_it_follows_slowly_within_limits_and_holds_what_is_hidden(small: Steering) -> None:
+    amounts = small.follow(small.rest(), np.array([9.0, -0.1, 9.0]), np.array([False, False, True]))
+    assert amounts.tolist() == pytest.approx([0.08, -0.035, 0.0])
+    for _ in range(60):
+        amounts = small.follow(amounts, np.array([9.0, -9.0, 0.0]))
+    assert amounts.tolist() == pytest.approx([1.2, -1.2, 0.0])
+
+
+def test_the_error_is_zero_on_itself_and_names_what_differs(small: Steering) -> None:
+    mesh = canonical_mesh().numpy()
+    iris = np.zeros((2, 5, 2), np.float32)
+    assert small.error((mesh, iris), (mesh, iris)).tolist() == [0.0, 0.0, 0.0]
+    angle = np.deg2rad(12.0)
+    turn = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
+    yaw, mouth, gaze = small.error((mesh @ turn.T, None), (mesh, iris))
+    assert abs(yaw) == pytest.approx(1.2, abs=0.02) and abs(mouth) < 0.05 and gaze == 0.0
+
+
+def test_it_brings_an_edited_face_back(weights_home: Path) -> None:
+    generator = load_generator("mobilestylegan", weights.locate)
+    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
+    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    directions = load_directions(weights.locate("directions"))
+    steering = Steering.along(directions)
+
+    def measured(code: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            mesh, _, iris = meshes(generator.synthesize(code, size=128))
+        return face_measures(mesh, iris)[0]
+
+    target = generator.sample(12)[:, None].repeat(1, generator.n_styles, 1)
+    leaked = edit(target, {"smile": 0.8, "eyes": -0.5}, directions)
+    amounts = steering.begin(leaked, target, measured)
+    columns, units = list(steering.columns), torch.as_tensor(steering.units)
+    wanted = measured(target)
+    before = ((measured(leaked) - wanted)[columns] / units).abs().sum()
+    after = ((measured(steering.apply(leaked, amounts)) - wanted)[columns] / units).abs().sum()
+    assert before > 0.8
+    assert after < 0.4 * before

@@ -1,0 +1,112 @@
+"""Steering: what a mixer lets in of the source's pose and expression is taken out again.
+
+A mixer moves the smile of the source's photo, or its open eyes, into every frame. Latent directions
+(:mod:`vidswap.mixing.directions`) can move them back, and how far is measured on the picture that was
+drawn: an integral controller a track, whose error is the difference of the target's mesh and the drawn
+one's. It costs no pass of the generator, since each frame corrects the next, and as the leak hardly
+changes along a track it is slow on purpose: fast expressions are the mixer's to follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vidswap.mixing.directions import Directions
+from vidswap.models.aligned_mesh import MEASURES, face_measures
+
+Amounts = NDArray[np.float64]
+"""``[D]`` steps along the directions."""
+
+_LIMIT = 1.2
+"""Steps: beyond about 1.5 the generator leaves the region where faces are clean."""
+_GAIN = 0.35
+_FASTEST = 0.08
+"""Steps a frame. A blink is over before it has moved the lids."""
+_BEGIN_GAIN, _BEGIN_ROUNDS = 0.6, 4
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Directions that are steered along, and their measures."""
+
+    changes: Tensor
+    """``[D, n_styles, 512]``."""
+    units: NDArray[np.float64]
+    """``[D]`` by how much a step changes its measure."""
+    columns: tuple[int, ...]
+    """Where each direction's measure stands in :data:`vidswap.models.aligned_mesh.MEASURES`."""
+
+    @classmethod
+    def along(cls, directions: Directions) -> Steering:
+        names = [name for name in MEASURES if name in directions.changes]
+        return cls(
+            torch.stack([directions.changes[name] for name in names]),
+            np.array([directions.units[name][0] for name in names]),
+            tuple(MEASURES.index(name) for name in names),
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(MEASURES[column] for column in self.columns)
+
+    def rest(self) -> Amounts:
+        """No steering."""
+        return np.zeros(len(self.columns))
+
+    def apply(self, code: Tensor, amounts: Amounts, share: float = 1.0) -> Tensor:
+        """Move a code ``[1, n_styles, 512]`` by ``share`` of the amounts."""
+        steps = torch.as_tensor(share * amounts, dtype=code.dtype, device=code.device)
+        return code + torch.einsum("d,dsw->sw", steps, self.changes)[None]
+
+    def error(
+        self,
+        wanted: tuple[NDArray[np.floating], NDArray[np.floating] | None],
+        drawn: tuple[NDArray[np.floating], NDArray[np.floating] | None],
+    ) -> Amounts:
+        """How far the drawn face is from the target's, in steps ``[D]``.
+
+        :param wanted: mesh ``[468, 3]`` and irises ``[2, 5, 2]`` of the target's crop. :param drawn: of the
+            drawn face, in the same coordinates. Without irises nothing is said of the gaze (0).
+        """
+        seen = []
+        for mesh, iris in (wanted, drawn):
+            eyes = np.zeros((2, 5, 2)) if iris is None else iris
+            points, irises = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in (mesh, eyes))
+            seen.append(face_measures(points, irises)[0, list(self.columns)].double().numpy())
+        off = (seen[0] - seen[1]) / self.units
+        if wanted[1] is None or drawn[1] is None:
+            off[[name.startswith("gaze") for name in self.names]] = 0.0
+        return off
+
+    def follow(self, amounts: Amounts, error: Amounts, hidden: NDArray[np.bool_] | None = None) -> Amounts:
+        """The amounts for the next frame.
+
+        :param error: :meth:`error` of this one. :param hidden: ``[D]`` what is covered, and so not known.
+        """
+        step = np.clip(_GAIN * error, -_FASTEST, _FASTEST)
+        if hidden is not None:
+            step = np.where(hidden, 0.0, step)
+        return np.clip(amounts + step, -_LIMIT, _LIMIT)
+
+    @torch.no_grad()
+    def begin(
+        self, mixed: Tensor, target: Tensor, measured: Callable[[Tensor], Tensor]
+    ) -> Amounts:
+        """The amounts for the first frame of a track, by a few rounds on the cheap path.
+
+        :param mixed: ``[1, n_styles, 512]``. :param target: likewise, the pivot.
+        :param measured: a code to its ``[8]`` measures.
+        """
+        wanted = measured(target)
+        amounts = self.rest()
+        for _ in range(_BEGIN_ROUNDS):
+            off = (wanted - measured(self.apply(mixed, amounts)))[list(self.columns)]
+            step = _BEGIN_GAIN * off.double().cpu().numpy() / self.units
+            amounts = np.clip(amounts + step, -_LIMIT, _LIMIT)
+        return amounts

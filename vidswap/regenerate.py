@@ -1,0 +1,198 @@
+"""Stage: the new face, mixed, steered and drawn (composer level)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from vidswap.compositing import face_mask
+from vidswap.config import RunConfig
+from vidswap.geometry import quad_size_px
+from vidswap.identities import to_image
+from vidswap.landmarks import LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE, keypoints_from_mesh
+from vidswap.mixing import refine_source
+from vidswap.models import TILES
+from vidswap.records import Face, Swap
+from vidswap.session import Session
+from vidswap.stages import CROP_SIZE, FaceWork, Work, redraw_target, see_occluders
+
+_ROOM = 3
+"""Tiles around the mask that are drawn as well."""
+_SURE_FACE = 0.8
+"""Presence from which the mesh of a drawn face is believed."""
+_SLACK = 10.0
+"""Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
+_HALVE_BELOW = 0.6
+"""Quads smaller than this share of the generator's size are worked on at half of it."""
+_COVERED = 0.3
+"""Share of a part's landmarks that may be covered."""
+
+
+@dataclass
+class Regenerate:
+    """Stage: mix with the source and draw the new face (and the old one, small, to see what it misses)."""
+
+    session: Session
+    refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
+    """Source codes refined for a track, by track and source."""
+    steered: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    """Shot and steps along the steering's directions a track."""
+
+    def __post_init__(self) -> None:
+        self._mesher = self.session.new_mesher()  # no field: fields are saved with a run
+
+    @property
+    def config(self) -> RunConfig:
+        return self.session.config
+
+    def __call__(self, work: Work) -> Work:
+        for face in work.faces:
+            self._refine(face)
+            self._begin_steering(face, work.shot)
+        with torch.no_grad():
+            return self._drawn(work)
+
+    def _refine(self, face: FaceWork) -> None:
+        key = (face.face.track_id, face.source.label)
+        if key in self.refined:
+            return
+        steps, session = self.session.config.mix.refine_steps, self.session
+        code = face.source.code
+        if steps > 0 and session.config.mix.strength > 0:
+            target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+            # The second target is the same head at rest, so that the source is not refined for the
+            # expression that the track happens to begin with.
+            calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
+            shape = None if session.encoder is None else session.encoder.features.kept_shape
+            code = refine_source(
+                session.generator, session.identity, session.mixer, code, face.source.embedding,
+                [target, calm], steps=steps, shape=shape,
+            ).code  # fmt: skip
+        self.refined[key] = code
+
+    def _begin_steering(self, face: FaceWork, shot: int) -> None:
+        """Amounts for the first frame of a track, and after a cut."""
+        session, steering, track = self.session, self.session.steering, face.face.track_id
+        if steering is None or self.steered.get(track, (None,))[0] == shot:
+            return
+        amounts = steering.rest()
+        if session.encoder is not None:
+            features, size = session.encoder.features, self.config.inversion.fast_size
+
+            def measured(code: torch.Tensor) -> torch.Tensor:
+                return features.measures(session.generator.synthesize(code, size=size))[0]
+
+            target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+            source = self.refined[(track, face.source.label)]
+            with torch.no_grad():
+                mixed = session.mixer(source, target, self.config.mix.strength)
+            amounts = steering.begin(mixed, target, measured)
+        self.steered[track] = shot, amounts
+
+    def _steer_on(self, face: FaceWork, drawn: Face | None, size: int) -> None:
+        """The drawn face says how the next frame's is steered."""
+        steering, track = self.session.steering, face.face.track_id
+        if steering is None or drawn is None:
+            return
+        iris = None if drawn.iris_xy is None else drawn.iris_xy / size
+        crop = face.crop
+        error = steering.error((crop.mesh_xyz, crop.iris_xy), (drawn.mesh_xyz / size, iris))
+        shot, amounts = self.steered[track]
+        self.steered[track] = shot, steering.follow(amounts, error, covered_measures(face, steering.names))
+
+    def _drawn(self, work: Work) -> Work:
+        made = []
+        config = self.session.config
+        for face in work.faces:
+            target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
+            source = self.refined[(face.face.track_id, face.source.label)]
+            mixed = self.session.mixer(source, target, config.mix.strength)
+            if self.session.steering is not None:
+                share = config.mix.steering * config.mix.strength
+                mixed = self.session.steering.apply(mixed, self.steered[face.face.track_id][1], share)
+            image = self._draw(mixed, face.solid, quad_size_px(face.quad))
+            drawn = self._face_drawn(image, face)
+            solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
+            swap = Swap(image, solid, face.quad, face.face.track_id)
+            occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
+            redrawn = redraw_target(face, self.session)
+            face = replace(face, swap=swap, inversion=redrawn, solid=solid, occluded=occluded)
+            self._steer_on(face, drawn, image.shape[0])
+            made.append(face)
+        return work.with_faces(made)
+
+    def _face_drawn(self, image: np.ndarray, face: FaceWork) -> Face | None:
+        """Mesh of the new face, in pixels of ``image``; None where it is not to be believed."""
+        start = face.crop.mesh_xyz * image.shape[0]
+        found = self._mesher.refine(
+            (image * 255 + 0.5).astype(np.uint8),
+            Face(
+                np.array([*start[:, :2].min(0), *start[:, :2].max(0)], np.float32),
+                1.0,
+                keypoints_from_mesh(start).astype(np.float32),
+                start.astype(np.float32),
+            ),
+        )
+        return found if found.score >= _SURE_FACE else None
+
+    def _new_face_mask(self, drawn: Face | None, size: int, face: FaceWork) -> np.ndarray:
+        """Mask ``[512, 512]`` of the face as drawn: in a turned head its far cheek may end before the
+        target's does, and what lies behind it in the generator's picture must not be pasted."""
+        options = self.config.composite
+        if drawn is None or options.regions != "face":
+            return np.ones_like(face.solid)
+        return face_mask(
+            drawn.mesh_xyz / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
+        )
+
+    def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
+        """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
+
+        S is the generator's size, halved where the frame shows the face smaller than that anyway.
+        """
+        generator = self.session.generator
+        halve = quad_px < _HALVE_BELOW * generator.resolution
+        size = generator.resolution // 2 if halve else generator.resolution
+        window = mask_window(mask)
+        if window is None:
+            return np.zeros((size, size, 3), np.float32)
+        drawn = generator.synthesize(code, window=window)
+        part = to_image(torch.nn.functional.avg_pool2d(drawn, 2) if halve else drawn)
+        left, top, right, bottom = (edge * size // TILES for edge in window)
+        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
+
+
+def mask_window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """Tiles of the picture that a mask needs, with room for blurs; None when it is empty."""
+    grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
+    rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
+    if not len(rows):
+        return None
+    return (
+        max(int(columns[0]) - _ROOM, 0),
+        max(int(rows[0]) - _ROOM, 0),
+        min(int(columns[-1]) + 1 + _ROOM, TILES),
+        min(int(rows[-1]) + 1 + _ROOM, TILES),
+    )
+
+
+
+_SEEN_BY = {
+    "mouth": MOUTH, "smile": MOUTH, "eyes": (*LEFT_EYE, *RIGHT_EYE), "gaze_x": (*LEFT_EYE, *RIGHT_EYE),
+    "gaze_y": (*LEFT_EYE, *RIGHT_EYE), "brow": (*LEFT_BROW, *RIGHT_BROW),
+}  # fmt: skip
+"""Landmarks that a measure is read from; the whole face when a measure is not named."""
+
+
+def covered_measures(face: FaceWork, names: Sequence[str]) -> np.ndarray | None:
+    """Which measures ``[D]`` are not to be believed, because something is in front of their landmarks."""
+    if face.occluded is None or face.crop.mesh_xyz is None:
+        return None
+    size = face.occluded.shape[0]
+    x, y = np.clip((face.crop.mesh_xyz[:, :2] * size).astype(int), 0, size - 1).T
+    cover = face.occluded[y, x]
+    parts = [_SEEN_BY.get(name, tuple(range(len(cover)))) for name in names]
+    return np.array([cover[list(part)].mean() > _COVERED for part in parts])
