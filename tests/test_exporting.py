@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -121,6 +122,44 @@ def test_a_mask_lies_where_the_quad_does(ratio: Fraction, rotation: int) -> None
     assert mask[2:-2, columns // 2 + 2 : -2].min() > 0.99
     away = frame_mask(np.ones((16, 16), np.float32), quad + 500, frame)
     assert not away.any()
+
+
+# ------------------------------------------------------------------ landmarks as Parquet
+
+
+def test_parquet_holds_what_the_json_lines_hold(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
+    from vidswap.parquet_rows import LandmarkRows
+
+    row = {
+        "frame": 0, "pts": 1 << 40, "track": 3, "score": 0.75, "box": [0.5, 1.0, 2.0, 3.0],
+        "keypoints": [[1.0, 2.0]] * 5, "mesh": [[1.0, 2.0, 3.0]] * 468, "iris": None,
+    }  # fmt: skip
+    rows = [{**row, "frame": frame} for frame in range(1100)]  # more than two groups
+    rows[7] = {**rows[7], "mesh": None, "iris": [[[0.25, 0.5]] * 5] * 2}
+    table = LandmarkRows(tmp_path / "landmarks.parquet", {"time_base": "1/25"})
+    for each in rows:
+        table.append(each)
+    table.close()
+    table.close()
+    read = parquet.read_table(tmp_path / "landmarks.parquet")
+    assert read.to_pylist() == rows and table.rows == 1100
+    assert read.schema.metadata[b"format"] == b"vidswap-landmarks"
+    assert read.schema.metadata[b"time_base"] == b"1/25"
+
+
+def test_parquet_without_pyarrow_or_landmarks_is_refused(tmp_path: Path, monkeypatch) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for options, reason in (
+        ({"what": ["landmarks"], "landmark_format": "parquet"}, "pip install pyarrow"),
+        ({"what": ["quads"], "landmark_format": "parquet"}, "add landmarks to --what"),
+        ({"what": ["landmarks"], "landmark_format": "csv"}, "--format: expected jsonl or parquet"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            export(clip, tmp_path / "out", **options)
 
 
 # ------------------------------------------------------------------ a real clip

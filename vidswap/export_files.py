@@ -20,6 +20,7 @@ from PIL import Image
 from vidswap.config import VideoConfig
 from vidswap.geometry import quad_box
 from vidswap.identities import to_tensor
+from vidswap.parquet_rows import LandmarkRows
 from vidswap.records import FloatArray, Frame, PixelLayout
 from vidswap.session import Session
 from vidswap.stages import FaceWork, Work
@@ -228,14 +229,20 @@ class ExportFiles:
         mask_format: str,
         info: VideoInfo,
         session: Session,
+        parquet: Mapping[str, str] | None = None,
     ) -> None:
+        """:param parquet: metadata of landmarks that are to be Parquet; None: they are JSON lines."""
         self.folder = folder
         self.kinds = kinds
         self.session = session
         self.index = JsonLines(folder / "frames.jsonl")
-        self.lines = {
-            kind: JsonLines(folder / f"{kind}.jsonl") for kind in ("landmarks", "quads") if kind in kinds
+        self.lines: dict[str, JsonLines | LandmarkRows] = {
+            kind: JsonLines(folder / f"{kind}.jsonl")
+            for kind in ("landmarks", "quads")
+            if kind in kinds and not (kind == "landmarks" and parquet is not None)
         }
+        if "landmarks" in kinds and parquet is not None:
+            self.lines["landmarks"] = LandmarkRows(folder / "landmarks.parquet", parquet)
         self.tables: dict[str, TensorTable] = {}
         if "latents" in kinds:
             codes = Column("codes", "float32", (session.generator.n_styles, 512))
@@ -319,7 +326,7 @@ class ExportFiles:
         if self.video is not None:
             self.video.discard()
 
-    def _all_lines(self) -> Iterator[JsonLines]:
+    def _all_lines(self) -> Iterator[JsonLines | LandmarkRows]:
         yield self.index
         yield from self.lines.values()
 

@@ -10,7 +10,8 @@ An export is a folder:
   ``seconds``, ``shot``, ``tracks`` seen in it.
 * ``landmarks.jsonl``: a line a face: ``frame``, ``pts``, ``track``, ``score``, ``box`` (left,
   top, right, bottom), ``keypoints`` 5 x 2, ``mesh`` 468 x 3 (MediaPipe's order), ``iris`` 2 x 5 x 2
-  or null, in display coordinates: the upright picture, square pixels, pixel centres at .5.
+  or null, in display coordinates: the upright picture, square pixels, pixel centres at .5. On request
+  ``landmarks.parquet`` in its place, with the same columns (:mod:`vidswap.parquet_rows`).
 * ``quads.jsonl``: a line a face: ``frame``, ``pts``, ``track``, ``quad``, corners TL, BL, BR, TR
   of the aligned crop in display coordinates, smoothed as a swap smooths them.
 * ``crops/track-T/FFFFFF.png``: the aligned face, 512 x 512, 8 bits, of frame FFFFFF.
@@ -47,6 +48,7 @@ from vidswap.errors import OutputError, UsageError
 from vidswap.export_files import ExportFiles, NewFolder, all_files
 from vidswap.identities import SourceIdentity
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
+from vidswap.parquet_rows import require_pyarrow
 from vidswap.reports import Progress
 from vidswap.runs import input_key
 from vidswap.session import Session
@@ -72,6 +74,7 @@ __all__ = ["FORMAT_VERSION", "KINDS", "ExportReport", "Latents", "export", "read
 
 KINDS = ("masks", "latents", "crops", "landmarks", "quads", "embeddings")
 MASK_FORMATS = ("png", "ffv1")
+LANDMARK_FORMATS = ("jsonl", "parquet")
 
 _FINDING = ("blazeface-full", "blazeface-short", "facemesh", "iris", "dlib-resnet")
 _INVERTING = ("mobilestylegan", "rgb-heads", "encoder")
@@ -103,6 +106,7 @@ def export(
     end_seconds: float | None = None,
     mask_format: str = "png",
     npz: bool = False,
+    landmark_format: str = "jsonl",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
     log: Callable[[str], None] = lambda _line: None,
@@ -116,10 +120,11 @@ def export(
     :param what: some of :data:`KINDS`. :param face: ``all``, ``largest`` or track numbers ``0,2``.
     :param mask_format: ``png``, a picture a face, or ``ffv1``, one video.
     :param npz: write the latents as ``.npz`` as well.
+    :param landmark_format: ``jsonl``, or ``parquet``, which needs pyarrow.
     :raises UsageError: unknown words, or the output is there. :raises InputError: no such clip.
     :raises OutputError: it cannot be written.
     """
-    kinds = _checked(what, face, mask_format, npz)
+    kinds = _checked(what, face, mask_format, npz, landmark_format)
     target, output = Path(target), Path(output)
     if output.suffix and not output.is_dir():
         raise UsageError(f"the output {output} must be a folder: give a name without a suffix")
@@ -129,7 +134,7 @@ def export(
     _require_replaceable(output)
     session = Session(config or RunConfig())
     log(f"exporting {', '.join(sorted(kinds))} on {session.device}")
-    run = _Export(session, info, kinds, mask_format, npz, progress)
+    run = _Export(session, info, kinds, mask_format, npz, progress, landmark_format == "parquet")
     try:
         with NewFolder(output, temporary_beside(output.absolute())) as folder:
             run(folder, face, start_seconds, end_seconds)
@@ -150,7 +155,7 @@ def _require_replaceable(output: Path) -> None:
     """
     if not output.is_dir() or not any(output.iterdir()):
         return
-    own = {"manifest.json", "frames.jsonl", "masks.mkv", "latents.npz", *KINDS}
+    own = {"manifest.json", "frames.jsonl", "masks.mkv", "latents.npz", "landmarks.parquet", *KINDS}
     own |= {f"{kind}.{suffix}" for kind in KINDS for suffix in ("jsonl", "safetensors")}
     others = sorted({path.name for path in output.iterdir()} - own)
     if others or not (output / "manifest.json").is_file():
@@ -161,7 +166,9 @@ def _require_replaceable(output: Path) -> None:
         )
 
 
-def _checked(what: Sequence[str], face: str, mask_format: str, npz: bool) -> frozenset[str]:
+def _checked(
+    what: Sequence[str], face: str, mask_format: str, npz: bool, landmark_format: str
+) -> frozenset[str]:
     unknown = [name for name in what if name not in KINDS]
     if unknown or not what:
         raise UsageError(f"--what: expected some of {', '.join(KINDS)}, got {', '.join(what) or 'none'}")
@@ -169,6 +176,12 @@ def _checked(what: Sequence[str], face: str, mask_format: str, npz: bool) -> fro
         raise UsageError(f"--masks: expected {' or '.join(MASK_FORMATS)}, got {mask_format!r}")
     if npz and "latents" not in what:
         raise UsageError("--npz is a form of the latents: add latents to --what")
+    if landmark_format not in LANDMARK_FORMATS:
+        raise UsageError(f"--format: expected {' or '.join(LANDMARK_FORMATS)}, got {landmark_format!r}")
+    if landmark_format == "parquet":
+        if "landmarks" not in what:
+            raise UsageError("--format parquet is a form of the landmarks: add landmarks to --what")
+        require_pyarrow()
     if face not in ("all", "largest") and not all(n.isdigit() for n in face.split(",")):
         raise UsageError(f"--face: expected all, largest or track numbers such as 0,2, got {face!r}")
     return frozenset(what)
@@ -202,6 +215,7 @@ class _Export:
     mask_format: str
     npz: bool
     progress: Callable[[Progress], None] | None
+    parquet: bool = False
     frames: int = 0
     total: int | None = None
     """A guess for the progress bar only; containers lie about it."""
@@ -213,7 +227,10 @@ class _Export:
         began = time.perf_counter()
         self.total = _frames_total(self.info, start, end)
         with ExitStack() as stack:
-            files = ExportFiles(folder, self.kinds, self.mask_format, self.info, self.session)
+            files = ExportFiles(
+                folder, self.kinds, self.mask_format, self.info, self.session,
+                self._metadata() if self.parquet else None,
+            )  # fmt: skip
             stack.callback(files.abandon)
             reader = stack.enter_context(
                 open_frames(self.info.path, start_seconds=start, end_seconds=end, info=self.info)

@@ -33,6 +33,10 @@ from vidswap.errors import UsageError
     "--masks", "mask_format", default="png", show_default=True, metavar="png|ffv1",
     help="Masks as a picture a face, or as one lossless video.",
 )  # fmt: skip
+@click.option(
+    "--format", "landmark_format", default="jsonl", show_default=True, metavar="jsonl|parquet",
+    help="Landmarks as JSON lines, or as Parquet (needs pyarrow).",
+)  # fmt: skip
 @click.option("--npz", is_flag=True, help="Latents as .npz as well.")
 @config_options
 @force_option
@@ -49,6 +53,7 @@ def export_command(
     face: str,
     mask_format: str,
     npz: bool,
+    landmark_format: str,
     preset: tuple[str, ...],
     config_file: Path | None,
     settings: tuple[str, ...],
@@ -84,6 +89,7 @@ def export_command(
             end_seconds=end,
             mask_format=mask_format,
             npz=npz,
+            landmark_format=landmark_format,
             force=force,
             progress=None if no_progress else view,
             log=state.log,

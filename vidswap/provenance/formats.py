@@ -1,4 +1,22 @@
-"""Which marks a file can carry, found by its first bytes and never by its name."""
+"""Which marks a file can carry, found by its first bytes and never by its name.
+
+========================  ==================  =====================  ===================
+format                    C2PA manifest       XMP packet             tag read by `verify`
+========================  ==================  =====================  ===================
+MP4, MOV                  in the file         in the file            yes
+PNG, JPEG, GIF            in the file         in the file            (XMP says the same)
+AVI                       in the file         no                     yes (INFO chunk)
+WebP, TIFF                in the file         no                     no
+Matroska, WebM            beside it, .c2pa    no                     yes
+others (OGV, MXF, TS …)   beside it, .c2pa    no                     no
+========================  ==================  =====================  ===================
+
+For Matroska and WebM there is no registered place for XMP, and the C2PA library embeds nothing there. AVI
+(a ``_PMX`` chunk), WebP (an ``XMP`` chunk) and TIFF (tag 700) have a place for XMP; nothing is written there
+yet, and a packet that is there is not read: that is a limit of this module. The manifest says all that the
+packet would. A sidecar is lost when the file is moved without it: prefer MP4 or MOV where the mark must
+travel.
+"""
 
 from __future__ import annotations
 
