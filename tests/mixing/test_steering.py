@@ -34,7 +34,7 @@ def test_it_follows_slowly_within_limits_and_holds_what_is_hidden(small: Steerin
     assert amounts.tolist() == pytest.approx([0.08, -0.035, 0.0])
     for _ in range(60):
         amounts = small.follow(amounts, np.array([9.0, -9.0, 0.0]))
-    assert amounts.tolist() == pytest.approx([1.2, -1.2, 0.0])
+    assert amounts.tolist() == pytest.approx([0.7 / 2**0.5, -0.7 / 2**0.5, 0.0], abs=0.03)
 
 
 def test_the_error_is_zero_on_itself_and_names_what_differs(small: Steering) -> None:
@@ -60,11 +60,11 @@ def test_it_brings_an_edited_face_back(weights_home: Path) -> None:
         return face_measures(mesh, iris)[0]
 
     target = generator.sample(12)[:, None].repeat(1, generator.n_styles, 1)
-    leaked = edit(target, {"smile": 0.8, "eyes": -0.5}, directions)
+    leaked = edit(target, {"smile": 0.5, "eyes": -0.3}, directions)
     amounts = steering.begin(leaked, target, measured)
     columns, units = list(steering.columns), torch.as_tensor(steering.units)
     wanted = measured(target)
     before = ((measured(leaked) - wanted)[columns] / units).abs().sum()
     after = ((measured(steering.apply(leaked, amounts)) - wanted)[columns] / units).abs().sum()
-    assert before > 0.8
+    assert before > 0.5
     assert after < 0.4 * before
