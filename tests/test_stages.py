@@ -7,8 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vidswap.records import Face, Frame, Pivot, PixelLayout
-from vidswap.regenerate import mask_window
+from vidswap.landmarks import MOUTH
+from vidswap.records import AlignedCrop, Face, Frame, Pivot, PixelLayout
+from vidswap.regenerate import covered_measures, mask_window
 from vidswap.stages import (
     FaceWork,
     FixedLagStage,
@@ -125,3 +126,15 @@ def test_the_window_holds_the_mask_with_room_around() -> None:
     assert (left, top, right, bottom) == (100 // 4 - 3, 200 // 4 - 3, 160 // 4 + 3, 300 // 4 + 3)
     mask[:] = 1
     assert mask_window(mask) == (0, 0, 128, 128)
+
+
+def test_what_a_hand_covers_is_not_steered_by() -> None:
+    mesh = np.full((468, 3), 0.5, np.float32)
+    mesh[list(MOUTH), :2] = (0.5, 0.8)
+    crop = AlignedCrop(np.zeros((8, 8, 3), np.float32), SQUARE.astype(np.float32), mesh, None, None)
+    covered = np.zeros((192, 192), np.float32)
+    covered[140:] = 1.0  # the lower part of the crop
+    names = ("yaw", "mouth", "smile", "eyes")
+    hidden = covered_measures(FaceWork(face(), SQUARE, None, crop=crop, occluded=covered), names)
+    assert hidden.tolist() == [False, True, True, False]
+    assert covered_measures(FaceWork(face(), SQUARE, None, crop=crop), names) is None

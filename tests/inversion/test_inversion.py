@@ -88,6 +88,41 @@ def test_an_encoder_is_used_where_it_is_better(networks) -> None:
     assert pivot.error < 1e-3
 
 
+def test_a_frame_rests_at_its_prediction_only_after_a_fitted_one(networks) -> None:
+    generator, identity = networks
+    inverter = Inverter(generator, identity, replace(CONFIG, rest_db=30.0))
+    first, second = code(generator, 3), torch.lerp(code(generator, 3), code(generator, 4), 0.08)
+    _, state = inverter.step(picture(generator, first), None)
+    resting, state = inverter.step(picture(generator, second), state)
+    assert resting.steps == 0 and state.rested
+    assert torch.equal(state.code, torch.from_numpy(resting.latent)[None])
+    fitted, after = inverter.step(picture(generator, second), state)
+    assert fitted.steps > 0 and not after.rested
+    assert fitted.error < resting.error
+
+
+def test_a_face_that_jumps_starts_from_the_encoder_and_takes_more_steps(networks) -> None:
+    generator, identity = networks
+    seen = {"now": code(generator, 3)}
+
+    class Perfect(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return seen["now"]
+
+    inverter = Inverter(generator, identity, replace(CONFIG, encoder=True, first_steps=4), Perfect())
+    _, state = inverter.step(picture(generator, seen["now"]), None)
+    state = replace(state, encoded=None)  # so that the encoder cannot carry the start over
+    seen["now"] = code(generator, 9)
+    pivot, _ = inverter.step(picture(generator, seen["now"]), state)
+    assert pivot.started_from == "encoder"
+    assert pivot.error < 1e-3
+
+    lost = Inverter(generator, identity, CONFIG)
+    _, state = lost.step(picture(generator, code(generator, 3)), None)
+    pivot, _ = lost.step(picture(generator, code(generator, 9)), state)
+    assert CONFIG.next_steps < pivot.steps <= 3 * CONFIG.next_steps
+
+
 @pytest.mark.slow
 def test_tuning_gains_on_its_pivot_and_keeps_other_people(networks) -> None:
     """Holds off what a plain tuning does: other latents drift by 0.5 and swaps are undone."""
