@@ -55,6 +55,8 @@ from vidswap.runs import work_folder
 _POLL_SECONDS = 0.5
 _LOSSES = 3
 """Workers that a clip may lose in a row without a step forward before it counts as failed."""
+_STARTS = 30
+"""Workers in a row that may die before they can work, once others could."""
 _NO_PLACE_SECONDS = 60.0
 """How long an empty cluster may stay without a node that takes a clip."""
 _LOCK_SECONDS = 150.0
@@ -261,6 +263,7 @@ class _Fleet:
     losses: dict[int, int] = field(default_factory=dict)
     furthest: dict[int, int] = field(default_factory=dict)
     failed_starts: int = 0
+    ever_started: bool = False
     idle_since: float | None = None
 
     def run(self, jobs: Sequence[Job]) -> list[JobResult]:
@@ -411,7 +414,7 @@ class _Fleet:
             self.on_event(JobEvent(index, "progress", progress=progress))
 
     def _greeted(self, worker: _Worker, who: dict[str, Any]) -> None:
-        self.failed_starts = 0
+        self.failed_starts, self.ever_started = 0, True
         if who["version"] != __version__:
             raise UsageError(
                 f"the node {who['host']} has vidswap {who['version']}, this machine {__version__}: install "
@@ -440,8 +443,11 @@ class _Fleet:
         job = worker.job
         self.engine.log(f"the worker on {worker.host or 'a node'} is gone: {_line(error)}")
         if job is None:
+            if worker.host:
+                return
             self.failed_starts += 1
-            if self.failed_starts >= _LOSSES and not worker.host:
+            # Until Ray notices that a node is dead, it sends new workers there.
+            if self.failed_starts >= (_STARTS if self.ever_started else _LOSSES):
                 raise UsageError(
                     f"workers do not start on the cluster ({_line(error)}): install vidswap {__version__} "
                     "on its nodes, and see Ray's logs there"
