@@ -4,8 +4,9 @@
     python tools/measure_inversion.py FOLDER_OF_PHOTOS CLIP [CLIP ...] [--frames 20] [--sheet sheet.png]
 
 Prints a table: identity distance (dlib network, L2) of the inversion to the picture it was made from, and
-PSNR in the face at 256 and 512 px, all of the full-resolution picture. ``--tune`` adds pivotal tuning on each
-clip's keyframes and how far it moves 16 random people. ``--sheet`` writes face and inversion side by side.
+PSNR in the visible face (inside the mesh's outline, less what is in front of it) at 256 and 512 px, all
+of the full-resolution picture. ``--tune`` adds pivotal tuning on each clip's keyframes and how far it
+moves 16 random people. ``--sheet`` writes face and inversion side by side.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from vidswap.records import AlignedCrop
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.sources import parse_source
-from vidswap.stages import CropFaces, FindFaces, Selection
+from vidswap.stages import CropFaces, FaceWork, FindFaces, Selection, see_occluders, uncovered
 from vidswap.video import grab_frame, probe
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
@@ -60,24 +61,31 @@ def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.
     rows, codes, pairs = [], [], []
     for crop in crops:
         image = to_tensor(crop.image, session.device)
-        face = torch.from_numpy(visible_face(crop, 128))[None, None].to(session.device)
+        face = bare_face(session, crop)
         pivot = session.inverter.first(image, face=face, steps=steps)
         code = torch.from_numpy(pivot.latent)[None].to(session.device)
-        row, made = judge(session, session.generator, image, code)
+        row, made = judge(session, session.generator, image, code, face)
         rows.append(row)
         codes.append(code)
         pairs.append((crop.image, made))
     return np.array(rows), codes, pairs
 
 
+def bare_face(session: Session, crop: AlignedCrop) -> torch.Tensor:
+    """Where a crop shows the face itself, ``[1, 1, 128, 128]``, as a run sees it."""
+    face = FaceWork(None, crop.quad_xy, None, crop=crop, visible=visible_face(crop, 128))
+    return uncovered(face, see_occluders(face, session), session.device)
+
+
 @torch.no_grad()
-def judge(session: Session, generator, image: torch.Tensor, code: torch.Tensor):
+def judge(session: Session, generator, image: torch.Tensor, code: torch.Tensor, face: torch.Tensor):
     made = generator.synthesize(code)
     away = session.identity.embed_aligned(made) - session.identity.embed_aligned(image)
     psnr = []
     for size in (256, 512):
         target = fit_target(area_downsample(image, size), session.identity)
-        psnr.append(face_psnr(area_downsample(made, size), target))
+        here = torch.nn.functional.interpolate(face, (size, size), mode="bilinear").clamp(0, 1)
+        psnr.append(face_psnr(area_downsample(made, size), target, here))
     return (float(away.norm()), *psnr), to_image(area_downsample(made, 512))
 
 
@@ -90,7 +98,9 @@ def tuned_row(session: Session, name: str, crops: list[AlignedCrop], codes: list
         session.generator, session.identity,
         [images[i] for i in picks], [codes[i] for i in picks], config=config,
     )  # fmt: skip
-    rows = np.array([judge(session, tuned, i, c)[0] for i, c in zip(images, codes, strict=True)])
+    bare = [bare_face(session, crop) for crop in crops]
+    judged = [judge(session, tuned, *one)[0] for one in zip(images, codes, bare, strict=True)]
+    rows = np.array(judged)
     return f"{row_start(name + ', tuned', rows)} {report.drift:.3f} |"
 
 
