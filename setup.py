@@ -37,6 +37,8 @@ EXTRAS_REQUIRE = {
     "openvino": ["openvino>=2024.4"],
     # 2.52 is the first with token authentication.
     "ray": ["ray>=2.52"],
+    # Landmarks of an export as Parquet.
+    "parquet": ["pyarrow>=14"],
     "dev": [*TEST, "ruff>=0.6", "mypy>=1.11", "openvino>=2024.4", "dlib-bin>=19.24", "onnx>=1.16"],
 }
 
