@@ -125,8 +125,8 @@ class CompositeConfig:
     occlusion: bool = True
     """Keep hands, hair and objects that are in front of the face there."""
     occlusion_by: Literal["network", "residual", "both"] = "network"
-    """What sees them: the trained network, the parts that the inversion cannot explain, or both. The network
-    alone was as good as both on frames with hands outlined by hand, and costs a tenth."""
+    """What sees them: the trained network (its patches are dropped where the inversion explains them), the
+    parts that the inversion cannot explain, or both, each on its own word."""
 
 
 @dataclass(frozen=True)

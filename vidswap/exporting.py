@@ -199,7 +199,8 @@ class _Occluded:
         made = []
         for face in work.faces:
             seen = see_occluders(face, self.session) if face.occluded is None else face.occluded
-            face = replace(face, inversion=redraw_target(face, self.session), occluded=seen)
+            face = replace(face, occluded=seen)
+            face = replace(face, inversion=redraw_target(face, self.session))
             solid = visible_mask(face, self.session.config, work.shot, self.occluders)
             made.append(replace(face, solid=solid))
         return work.with_faces(made)

@@ -118,8 +118,8 @@ class Regenerate:
             solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
             swap = Swap(image, solid, face.quad, face.face.track_id)
             occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
-            redrawn = redraw_target(face, self.session)
-            face = replace(face, swap=swap, inversion=redrawn, solid=solid, occluded=occluded)
+            face = replace(face, swap=swap, solid=solid, occluded=occluded)
+            face = replace(face, inversion=redraw_target(face, self.session))
             self._steer_on(face, drawn, image.shape[0])
             made.append(face)
         return work.with_faces(made)

@@ -17,6 +17,7 @@ from vidswap.compositing import (
     ColorState,
     combine,
     composite,
+    doubt,
     face_mask,
     match_detail,
     residual_occlusion,
@@ -36,6 +37,8 @@ from vidswap.video import read_region, read_rgb8, write_region
 CROP_SIZE = 512
 _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
+_SPECK = 0.002
+"""Share of the face below which what covers it is not worth a second look."""
 _GUESS = 0.25
 """Probability up to which a pixel is still the face, and as far from 1 from which it is not."""
 
@@ -265,12 +268,24 @@ def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
 
 @torch.no_grad()
 def redraw_target(face: FaceWork, session: Session) -> np.ndarray | None:
-    """The target as its pivot gives it, small, where the settings ask what it does not explain."""
+    """The target as its pivot gives it, small, where the settings ask what it does not explain, or the
+    network sees something that it may."""
     options = session.config.composite
-    if not options.occlusion or (options.occlusion_by == "network" and session.occlusion_net is not None):
+    if not options.occlusion:
         return None
+    if options.occlusion_by == "network" and session.occlusion_net is not None:
+        if face.occluded is None or not _covers(face):
+            return None
     code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
     return to_image(session.generator.synthesize(code, size=session.config.inversion.fast_size))
+
+
+def _covers(face: FaceWork) -> bool:
+    """Whether anything to speak of is in front of the face."""
+    size = face.occluded.shape[0]
+    mask = torch.from_numpy(face.solid)[None, None]
+    inside = torch.nn.functional.interpolate(mask, (size, size), mode="area")[0, 0].numpy()
+    return float((face.occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
 
 
 def visible_mask(
@@ -284,12 +299,14 @@ def visible_mask(
     options = config.composite
     if not options.occlusion or (face.inversion is None and face.occluded is None):
         return face.solid
-    residual = None
-    if face.inversion is not None:
+    residual, seen = None, face.occluded
+    if seen is not None and face.inversion is not None:
+        seen = doubt(seen, face.crop.image, face.inversion, face.solid)
+    if face.inversion is not None and (seen is None or options.occlusion_by != "network"):
         residual = residual_occlusion(
             face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz
         )
-    occlusion = combine(residual, face.occluded)
+    occlusion = combine(residual, seen)
     before = memory.get(face.face.track_id)
     if occlusion is None:
         return face.solid

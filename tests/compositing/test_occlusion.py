@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidswap.compositing import combine, face_mask, residual_occlusion
+from vidswap.compositing import combine, doubt, face_mask, residual_occlusion
 from vidswap.compositing.arrays import gaussian_blur, to_array, to_tensor
 from vidswap.compositing.occlusion import hysteresis, label_patches
 
@@ -65,6 +65,17 @@ def test_a_failed_inversion_hides_nothing(skin, oval):
     found = residual_occlusion(skin, wild, oval)
     assert found[np.kron(oval, np.ones((2, 2))) > 0.5].mean() < 0.4
     assert residual_occlusion(skin, wild, np.zeros_like(oval)).max() == 0.0
+
+
+def test_what_the_inversion_explains_is_no_occluder_and_a_hand_stays_whole(skin, painter, oval):
+    covered, fingers = hand(skin)
+    said = fingers.astype(np.float32)
+    kept = doubt(said, covered, skin, oval)
+    core = fingers & (np.kron(oval, np.ones((2, 2))) > 0.9)
+    assert kept[core].mean() > 0.9 and kept.max() <= 1.0
+    assert doubt(said, skin, skin, oval)[core].max() < 0.05  # the same claim over a bare face
+    nothing = np.zeros((64, 64), np.float32)
+    assert np.array_equal(doubt(nothing, skin, skin, oval), nothing)
 
 
 def test_combine():

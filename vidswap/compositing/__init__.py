@@ -5,7 +5,7 @@ from __future__ import annotations
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
-from vidswap.compositing.occlusion import combine, residual_occlusion, steady_occlusion
+from vidswap.compositing.occlusion import combine, doubt, residual_occlusion, steady_occlusion
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ColorState",
     "combine",
     "composite",
+    "doubt",
     "face_mask",
     "face_outline",
     "match_detail",
