@@ -42,6 +42,9 @@ _SHIFT_LIMIT = np.array([28.0, 18.0, 22.0], np.float32)
 # Upper limits near 1: a beard or a shadow in the target widens its spread, and a gain for it would
 # redden lips and darken eyes.
 _GAIN_LIMIT = np.array([[0.85, 0.75, 0.75], [1.06, 1.0, 1.0]], np.float32)
+_COLOURED = 6.0
+"""a* or b* of skin from which its change is taken as a factor."""
+_CHROMA_SCALE = (0.4, 1.8)
 _LOG_FIELD_LIMIT = float(np.log(1.8))
 _FIELD_SIGMA = 0.075
 """Blur of the light map as part of the crop's side: broader than an eye, narrower than a cheek."""
@@ -225,7 +228,13 @@ def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
     center = torch.from_numpy(state.center_lab).view(1, 3, 1, 1)
     shift = torch.from_numpy(state.shift_lab).view(1, 3, 1, 1)
     gain = torch.from_numpy(state.gain_lab).view(1, 3, 1, 1)
-    moved = (lab - center) * gain + center + shift
+    moved = (lab - center) * gain + center
+    # Another light scales the colour of a thing: skin that must lose yellow would take the same yellow
+    # from lips (magenta), the white of the eyes and dark hair (blue) if it were subtracted.
+    scale = torch.where(center > _COLOURED, (center + shift) / center, torch.ones_like(center))
+    scale = scale.clamp(*_CHROMA_SCALE)
+    scale[:, 0] = 1.0
+    moved = moved * scale + (shift - center * (scale - 1))
     # Black and white stay: pupils, nostrils and catch lights are not skin.
     lightness = lab[:, :1]
     hold = ((lightness / 25.0).clamp(0, 1) * ((100.0 - lightness) / 12.0).clamp(0, 1)) * strength

@@ -35,7 +35,7 @@ _MIN_AREA = 0.006
 _FEATURE_ROOM = 36.0
 """Pixels of a 1024 crop around eyes, brows and mouth that still belong to them."""
 _FEATURE_SHARE = 0.9
-_EXPLAINED, _UNEXPLAINED = 5.5, 8.5
+_EXPLAINED, _UNEXPLAINED = 5.0, 6.6
 """How much worse than the rest of the face a patch may fit, and must fit to be an occluder. On eleven patches
 of real frames false alarms had 0.5 to 7.0 (most below 5.7), hands 6.7 to 16."""
 _REACH = 5
