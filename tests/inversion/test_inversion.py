@@ -164,3 +164,17 @@ def test_the_ellipse_covers_the_face_and_not_the_corners() -> None:
     face = ellipse(64)[0, 0]
     assert face[38, 32] == 1 and face[0, 0] == 0 and face[63, 63] == 0
     assert 0.3 < float(face.mean()) < 0.5
+
+
+def test_styles_that_the_cheap_path_hardly_feels_stay_where_they_are(networks) -> None:
+    """Else they wander along a clip, and the full picture falls apart after some hundred frames."""
+    generator, identity = networks
+    inverter = Inverter(generator, identity, replace(CONFIG, rest_db=0.0, w_pull=0.0))
+    first, last = code(generator, 3), code(generator, 4)
+    _, state = inverter.step(picture(generator, first), None)
+    begun = state.code
+    for share in (0.04, 0.08, 0.12, 0.16):
+        _, state = inverter.step(picture(generator, torch.lerp(first, last, share)), state)
+    moved = (state.code - begun)[0].square().mean(1).sqrt()
+    assert float(moved[17:].mean()) < 0.5 * float(moved[3:12].mean())
+    assert float(moved[3:12].mean()) > 0

@@ -135,8 +135,10 @@ def follow_pivot(
         square = gradient.square()
         moments = square if moments is None else torch.lerp(moments, square, _FRESH)
         momentum = gradient if step == 0 else 0.6 * momentum + gradient
-        # A share of the style's mean keeps axes that are hardly ever used from taking large steps.
-        usual = (moments + 0.3 * moments.mean((0, 2), keepdim=True)).sqrt() + 1e-12
+        # Shares of the means keep axes and styles that the cheap path hardly feels from taking large
+        # steps: nothing would hold them, and the full picture falls apart within some hundred frames.
+        floor = 0.2 * moments.mean((0, 2), keepdim=True) + 0.1 * moments.mean()
+        usual = (moments + floor).sqrt() + 1e-12
         code = code.detach() - rate * momentum / usual
         step += 1
         best = replace(best, moments=moments)

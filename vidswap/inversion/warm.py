@@ -19,6 +19,11 @@ _MANY_STEPS = 12
 """From this many steps on a fresh fit is worth rounds."""
 _CORRECT_EVERY = 30
 """Frames after which the correction of the cheap path is measured again."""
+_ANCHOR = 0.03
+"""Share a frame by which the start is drawn back to where the track began, moved as the encoder says. What
+the fit feels it wins back at once; what it does not feel cannot wander off."""
+_BROKEN = 2.0
+"""A correction of the cheap path this many times the first one's size: the full picture has fallen apart."""
 _MOTION = 0.5
 """Share of the encoder's change since the frame before that the start is moved by. The whole of it starts
 no better (the encoder's own noise is in it) and makes the codes tremble twice as much."""
@@ -42,6 +47,10 @@ class WarmState:
     """Mean square of the fit's gradients; see :func:`vidswap.inversion.fit.follow_pivot`."""
     rested: bool = False
     """Whether the frame before was left at its prediction."""
+    anchor: tuple[Tensor, Tensor | None] | None = None
+    """Code of the track's first frame, and what the encoder said of it."""
+    first_correction: float = 0.0
+    """Root mean square of the correction at the track's first frame."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,10 @@ class Inverter:
         if state is None:
             origin, result, correction = self._fresh(image, encoded, face, steps)
             wanted, age = result.psnr, 0
+            anchor, size = (result.w_plus.detach(), encoded), _size_of(correction)
         else:
             origin, result, correction, age = self._following(image, encoded, state, face, steps)
+            anchor, size = state.anchor, state.first_correction
             # What the first frame reached is asked of the next ones, so easy frames cost few steps.
             wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
         code = result.w_plus.detach()
@@ -92,7 +103,7 @@ class Inverter:
             started_from=origin,
         )
         rested = state is not None and result.steps == 0
-        return pivot, WarmState(code, encoded, wanted, correction, age, result.moments, rested)
+        return pivot, WarmState(code, encoded, wanted, correction, age, result.moments, rested, anchor, size)
 
     def _fresh(
         self, image: Tensor, encoded: Tensor | None, face: Tensor | None, steps: int | None
@@ -129,9 +140,10 @@ class Inverter:
         correction, age = state.correction, state.correction_age + 1
         if correction is not None and age >= _CORRECT_EVERY:
             correction, age = path_correction(self.generator, state.code, config.fast_size), 0
-        start = state.code
-        if encoded is not None and state.encoded is not None:
-            start = start + _MOTION * (encoded - state.encoded)
+            if _size_of(correction) > _BROKEN * max(state.first_correction, 0.02):
+                origin, result, correction = self._fresh(image, encoded, face, None)
+                return origin, result, correction, 0
+        start = _predicted(state, encoded)
         small_face = None if face is None else area_downsample(face, config.fast_size)
         target = fit_target(area_downsample(image, config.fast_size), self.identity, face=small_face)
         result = follow_pivot(
@@ -153,3 +165,20 @@ class Inverter:
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor | None:
         return None if self.encoder is None or not self.config.encoder else self.encoder(image)
+
+
+def _predicted(state: WarmState, encoded: Tensor | None) -> Tensor:
+    """Where the fit of the next frame starts."""
+    start = state.code
+    if encoded is not None and state.encoded is not None:
+        start = start + _MOTION * (encoded - state.encoded)
+    if state.anchor is None:
+        return start
+    anchor, said = state.anchor
+    if encoded is not None and said is not None:
+        anchor = anchor + _MOTION * (encoded - said)
+    return torch.lerp(start, anchor, _ANCHOR)
+
+
+def _size_of(correction: Tensor | None) -> float:
+    return 0.0 if correction is None else float(correction.square().mean().sqrt())
