@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from vidswap.compositing import face_mask
+from vidswap.compositing import bare_forehead, face_mask
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
 from vidswap.identities import to_image
@@ -116,6 +116,8 @@ class Regenerate:
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             drawn = self._face_drawn(image, face)
             solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
+            if config.composite.regions == "face":
+                solid = solid * bare_forehead(image, face.crop.image, solid, face.crop.mesh_xyz)
             swap = Swap(image, solid, face.quad, face.face.track_id)
             occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
             face = replace(face, swap=swap, solid=solid, occluded=occluded)

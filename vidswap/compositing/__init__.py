@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
+from vidswap.compositing.hairline import bare_forehead
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.occlusion import combine, doubt, residual_occlusion, steady_occlusion
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
 __all__ = [
+    "bare_forehead",
     "BLENDS",
     "REGIONS",
     "Blend",
