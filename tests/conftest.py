@@ -96,3 +96,18 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     folder = tmp_path / "home"
     monkeypatch.setenv("VIDSWAP_HOME", str(folder))
     yield folder
+
+
+@pytest.fixture(scope="session")
+def portrait(weights_home: Path) -> np.ndarray:
+    """A person who does not exist, ``[120, 160, 3]`` uint8."""
+    import torch
+
+    from vidswap.models.mobile_stylegan import MobileStyleGAN
+
+    generator = MobileStyleGAN.load(weights.locate("mobilestylegan"))
+    with torch.no_grad():
+        code = generator.sample(1, psi=0.6).reshape(1, 1, 512).expand(1, generator.n_styles, 512)
+        drawn = torch.nn.functional.adaptive_avg_pool2d(generator.synthesize(code), 120)
+    face = ((drawn[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
+    return np.pad(face, ((0, 0), (20, 20), (0, 0)), mode="edge")

@@ -15,7 +15,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from vidswap.batch import JOURNAL_NAME, LOCK_NAME, REPORT_NAME, run_batch
@@ -402,20 +401,6 @@ def test_the_view_has_a_bar_a_clip_or_a_line_a_clip(is_terminal: bool) -> None:
 
 
 # ------------------------------------------------------------------ a real run
-
-
-@pytest.fixture(scope="module")
-def portrait(weights_home: Path) -> np.ndarray:
-    """A person who does not exist, ``[120, 160, 3]`` uint8."""
-    from vidswap import weights
-    from vidswap.models.mobile_stylegan import MobileStyleGAN
-
-    generator = MobileStyleGAN.load(weights.locate("mobilestylegan"))
-    with torch.no_grad():
-        code = generator.sample(1, psi=0.6).reshape(1, 1, 512).expand(1, generator.n_styles, 512)
-        drawn = torch.nn.functional.adaptive_avg_pool2d(generator.synthesize(code), 120)
-    face = ((drawn[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
-    return np.pad(face, ((0, 0), (20, 20), (0, 0)), mode="edge")
 
 
 def test_a_folder_with_a_broken_clip_and_one_without_a_face(

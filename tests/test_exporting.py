@@ -11,7 +11,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -39,20 +38,6 @@ def write_clip(path: Path, picture: np.ndarray, frames: int = 3) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(rolled, "rgb24")))
         container.mux(stream.encode())
     return path
-
-
-@pytest.fixture(scope="module")
-def portrait(weights_home: Path) -> np.ndarray:
-    """A person who does not exist, ``[120, 160, 3]`` uint8."""
-    from vidswap import weights
-    from vidswap.models.mobile_stylegan import MobileStyleGAN
-
-    generator = MobileStyleGAN.load(weights.locate("mobilestylegan"))
-    with torch.no_grad():
-        code = generator.sample(1, psi=0.6).reshape(1, 1, 512).expand(1, generator.n_styles, 512)
-        drawn = torch.nn.functional.adaptive_avg_pool2d(generator.synthesize(code), 120)
-    face = ((drawn[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
-    return np.pad(face, ((0, 0), (20, 20), (0, 0)), mode="edge")
 
 
 @pytest.fixture(scope="module")

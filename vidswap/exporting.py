@@ -61,11 +61,10 @@ from vidswap.stages import (
     Occlusion,
     Selection,
     Work,
-    redraw_target,
-    see_occluders,
     smooth_latents,
     smooth_quads,
     visible_mask,
+    with_witnesses,
 )
 from vidswap.streaming import Stage, run_stages
 from vidswap.video import VideoInfo, check_output, open_frames, probe
@@ -198,9 +197,7 @@ class _Occluded:
     def __call__(self, work: Work) -> Work:
         made = []
         for face in work.faces:
-            seen = see_occluders(face, self.session) if face.occluded is None else face.occluded
-            face = replace(face, occluded=seen)
-            face = replace(face, inversion=redraw_target(face, self.session))
+            face = with_witnesses(face, self.session)
             solid = visible_mask(face, self.session.config, work.shot, self.occluders)
             made.append(replace(face, solid=solid))
         return work.with_faces(made)

@@ -17,7 +17,7 @@ from vidswap.mixing import refine_source
 from vidswap.models import TILES
 from vidswap.records import Face, Swap
 from vidswap.session import Session
-from vidswap.stages import CROP_SIZE, FaceWork, Work, redraw_target, see_occluders
+from vidswap.stages import CROP_SIZE, FaceWork, Work, with_witnesses
 
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
@@ -119,9 +119,7 @@ class Regenerate:
             if config.composite.regions == "face":
                 solid = solid * bare_forehead(image, face.crop.image, solid, face.crop.mesh_xyz)
             swap = Swap(image, solid, face.quad, face.face.track_id)
-            occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
-            face = replace(face, swap=swap, solid=solid, occluded=occluded)
-            face = replace(face, inversion=redraw_target(face, self.session))
+            face = with_witnesses(replace(face, swap=swap, solid=solid), self.session)
             self._steer_on(face, drawn, image.shape[0])
             made.append(face)
         return work.with_faces(made)

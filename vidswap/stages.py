@@ -23,6 +23,7 @@ from vidswap.compositing import (
     residual_occlusion,
     steady_occlusion,
 )
+from vidswap.compositing.arrays import smoothstep
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
@@ -262,8 +263,7 @@ def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
         return None
     seen = session.occlusion_net.occluded(to_tensor(face.crop.image, session.device))
     # A guess must not leave a ghost of the old face in the new one, nor a veil over a hand.
-    sure = ((seen[0, 0] - _GUESS) / (1 - 2 * _GUESS)).clamp(0, 1)
-    return (sure * sure * (3 - 2 * sure)).cpu().numpy()
+    return smoothstep((seen[0, 0].cpu().numpy() - _GUESS) / (1 - 2 * _GUESS))
 
 
 @torch.no_grad()
@@ -278,6 +278,13 @@ def redraw_target(face: FaceWork, session: Session) -> np.ndarray | None:
             return None
     code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
     return to_image(session.generator.synthesize(code, size=session.config.inversion.fast_size))
+
+
+def with_witnesses(face: FaceWork, session: Session) -> FaceWork:
+    """The face with all that :func:`visible_mask` asks; kept pivots come without the network's map."""
+    if face.occluded is None:
+        face = replace(face, occluded=see_occluders(face, session))
+    return replace(face, inversion=redraw_target(face, session))
 
 
 def _covers(face: FaceWork) -> bool:

@@ -39,8 +39,8 @@ def bare_forehead(
         return np.ones_like(mask)
     light = [kornia.color.rgb_to_lab(resize(to_tensor(one), _SIZE))[:, :1] for one in (drawn, target)]
     difference = to_array(gaussian_blur(light[1] - light[0], 1.0))
-    difference = difference.reshape(_SIZE, _SIZE) - float(np.median(difference.reshape(_SIZE, _SIZE)[skin]))
+    difference = difference - float(np.median(difference[skin]))
     hair = smoothstep((difference - _DARKER) / _DARKER) * forehead
     wide = torch.nn.functional.max_pool2d(to_tensor(hair.astype(np.float32)), 3, stride=1, padding=1)
-    keep = 1.0 - to_array(gaussian_blur(wide, 1.5)).reshape(_SIZE, _SIZE)
-    return resize_map(keep.clip(0, 1).astype(np.float32), mask.shape[0])
+    keep = 1.0 - to_array(gaussian_blur(wide, 1.5))
+    return resize_map(keep.clip(0, 1), mask.shape[0])

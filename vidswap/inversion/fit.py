@@ -127,9 +127,8 @@ def follow_pivot(
             best = FitResult(code.detach(), psnr, step, moments, switched)
             best_loss = value
         far = psnr < target_psnr - _FAR_DB
-        if step == 0 and psnr >= target_psnr - slack_db:
-            break
-        if psnr >= target_psnr or step >= (3 * steps if far else steps) or (worse and step + 1 >= steps):
+        good = psnr >= target_psnr - (slack_db if step == 0 else 0.0)
+        if good or step >= (3 * steps if far else steps) or (worse and step + 1 >= steps):
             break
         (gradient,) = torch.autograd.grad(loss, code)
         square = gradient.square()
