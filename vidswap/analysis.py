@@ -19,6 +19,7 @@ import torch
 
 from vidswap.cache import JSON, ContentCache
 from vidswap.errors import InputError
+from vidswap.likeness import Sought
 from vidswap.records import Frame, Pivot
 from vidswap.regenerate import Regenerate
 from vidswap.session import Session
@@ -39,7 +40,7 @@ from vidswap.streaming import Stage
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 1
+_VERSION = 2
 _PARTS = frozenset({"session", "config", "options", "finder", "selection"})
 """Fields of stages that are no state."""
 State = dict[str, Any]
@@ -86,6 +87,7 @@ def analysis_key(session: Session, selection: Selection, **clip: JSON) -> dict[s
         "quads": [config.smooth.lag, config.smooth.quad],
         "select": selection.wanted,
         "tracks": sorted(selection.per_track),
+        "reference": None if selection.reference is None else selection.reference.key,
         "device": session.device.type,
         **clip,
     }
@@ -194,12 +196,14 @@ class _Find:
             source = run.selection.per_track.get(track, run.selection.source)
             pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
             faces.append(FaceWork(kept["face"], kept["quad"], source, pivot=pivot))
-        return Work(frame, entry["shot"], tuple(faces))
+        sought = None if entry["sought"] is None else Sought(*entry["sought"])
+        run.selection.heard(sought)
+        return Work(frame, entry["shot"], tuple(faces), sought)
 
     def _state(self) -> State:
         finder, tracker = self.find.finder.state, self.find.finder.tracker
         people = [tracker.open, tracker.closed, tracker.next_id]
-        return _frozen({"finder": finder, "people": people, "chosen": self.run.selection._chosen})
+        return _frozen({"finder": finder, "people": people, "selection": self.run.selection.state()})
 
     def _restore(self, state: State | None) -> None:
         if state is None:
@@ -208,7 +212,7 @@ class _Find:
         finder = self.find.finder
         finder.state = state["finder"]
         finder.tracker.open, finder.tracker.closed, finder.tracker.next_id = state["people"]
-        self.run.selection._chosen = state["chosen"]
+        self.run.selection.restore(state["selection"])
 
 
 class _Lagged:
@@ -342,7 +346,12 @@ def _entry(work: Work) -> State:
         }
         for face in work.faces
     ]
-    return {"index": work.frame.index, "shot": work.shot, "faces": faces}
+    return {
+        "index": work.frame.index,
+        "shot": work.shot,
+        "sought": None if work.sought is None else [work.sought.people, work.sought.nearest],
+        "faces": faces,
+    }
 
 
 def _outline(work: Work) -> State:

@@ -214,6 +214,7 @@ class _Batch:
         """What decides the result of a job, in one SHA-256."""
         settings = {k: v for k, v in as_dict(job.config).items() if k not in _NOT_IN_KEY}
         sources = [*job.source, *(text.partition("=")[2] for text in job.face if "=" in text)]
+        chosen = {} if job.reference is None else {"reference": _source_key(job.reference)}
         return digest_of(
             {
                 "clip": self.journal.content(job.target),
@@ -222,6 +223,7 @@ class _Batch:
                 "range": [job.start_seconds, job.end_seconds],
                 "settings": settings,
                 "weights": _weights_key(),
+                **chosen,
             }
         )
 

@@ -24,7 +24,7 @@ from typing import Any
 from vidswap.errors import InputError, UsageError
 
 LIST_SUFFIXES = (".txt", ".csv", ".yaml", ".yml")
-WORDS = ("target", "source", "output", "start", "end", "face", "preset", "settings")
+WORDS = ("target", "source", "output", "start", "end", "face", "reference", "preset", "settings")
 
 _MAX_LIST_BYTES = 16 << 20
 

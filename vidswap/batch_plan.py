@@ -21,7 +21,7 @@ from vidswap.errors import InputError, UsageError
 from vidswap.jobs import Job
 from vidswap.setting_types import convert, known
 from vidswap.settings import PRESETS, build, flatten
-from vidswap.sources import parse_source, parse_sources
+from vidswap.sources import check_reference, parse_source, parse_sources
 from vidswap.video import output_kind
 
 CLIP_SUFFIXES = frozenset(
@@ -57,6 +57,7 @@ def plan_batch(
     config: RunConfig | None = None,
     pattern: str = DEFAULT_PATTERN,
     face: Sequence[str] = (),
+    reference: str | None = None,
     force: bool = False,
     restart: bool = False,
 ) -> list[Job]:
@@ -68,6 +69,8 @@ def plan_batch(
     :param pattern: name of a result below its sub-folder: ``{stem}`` and ``{ext}`` of the clip
         (``mkv`` for clips of a kind that is not written), ``{name}`` both, ``{source}``,
         ``{number}`` from 1.
+    :param face: values of ``--face``. :param reference: picture of the person to be swapped; of all
+        clips whose list gives neither.
     :param force: replace results that were made by something else.
     :param restart: begin clips again that were stopped half-way.
     :raises UsageError: a list or pattern that makes no sense, a path with ``..`` in a list, two
@@ -81,13 +84,14 @@ def plan_batch(
     texts = (source,) if isinstance(source, (str, os.PathLike)) else tuple(source)
     if texts:
         parse_sources(texts)
+    check_reference(reference, face)
     clips = [clip for text in named for clip in _expand(os.fspath(text), folder)]
     if not clips:
         shown = ", ".join(os.fspath(text) for text in named) or "nothing"
         raise InputError(f"no clip found in {shown}: name a folder with videos, a glob or a list")
     shared = Job(
         0, "", Path(), folder, tuple(os.fspath(t) for t in texts), config or RunConfig(),
-        face=tuple(face), force=force, restart=restart,
+        face=tuple(face), reference=reference, force=force, restart=restart,
     )  # fmt: skip
     jobs = [_job(clip, number, shared, pattern) for number, clip in enumerate(clips)]
     _check_outputs(jobs)
@@ -179,9 +183,7 @@ def _job(clip: _Clip, number: int, shared: Job, pattern: str) -> Job:
     if "source" in words:
         source = tuple(_source(text, clip, where) for text in _several(words["source"]))
         parse_sources(source)
-    face = shared.face
-    if "face" in words:
-        face = tuple(_face(text, clip, where) for text in _several(words["face"]))
+    face, reference = _chosen(clip, shared, where)
     if not source and not any("=" in text for text in face):
         raise UsageError(f"{where}: no source: name a photo with -s, or -s synthetic:SEED")
     start, end = (_seconds(words.get(word), word, where) for word in ("start", "end"))
@@ -198,7 +200,23 @@ def _job(clip: _Clip, number: int, shared: Job, pattern: str) -> Job:
     return replace(
         shared, index=number, name=str(clip.below), target=clip.target, output=output, source=source,
         config=_config(shared.config, words, where), start_seconds=start, end_seconds=end, face=face,
+        reference=reference,
     )  # fmt: skip
+
+
+def _chosen(clip: _Clip, shared: Job, where: str) -> tuple[tuple[str, ...], str | None]:
+    """Who is swapped, by number or by picture; a list that says either wins over the command line."""
+    words = clip.words
+    if "face" not in words and "reference" not in words:
+        return shared.face, shared.reference
+    face = tuple(_face(text, clip, where) for text in _several(words.get("face", ())))
+    if "reference" not in words:
+        return face, None
+    if face:
+        raise UsageError(f"{where}: face and reference both say who is swapped: leave one out")
+    reference = str(clip.folder / inner_path(words["reference"], "reference", where))
+    check_reference(reference)
+    return (), reference
 
 
 def _several(value: Any) -> list[str]:

@@ -14,10 +14,11 @@ from vidswap.cache import content_key
 from vidswap.compositing import face_mask
 from vidswap.errors import NoFaceError
 from vidswap.faces import align_quad, face_in_crop
+from vidswap.likeness import Reference
 from vidswap.mixing import blend_sources
 from vidswap.records import AlignedCrop, Face, Pivot
 from vidswap.session import Session
-from vidswap.sources import SourceSpec, parse_source
+from vidswap.sources import SourceSpec, parse_reference, parse_source
 from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
@@ -128,9 +129,23 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
     return SourceIdentity(str(spec), code, embedding)
 
 
-def source_crop(session: Session, spec: SourceSpec) -> AlignedCrop:
+def prepare_reference(session: Session, text: str) -> Reference:
+    """Whom to look for: the one face of a picture, or the one that ``people.png#1`` names.
+
+    :raises InputError: the picture cannot be read. :raises NoFaceError: no face in it, or several.
+    """
+    spec = parse_reference(text)
+    crop = source_crop(session, spec, word="reference")
+    with torch.no_grad():
+        embedding = session.identity.embed_aligned(to_tensor(crop.image, session.device))
+    key = f"{content_key(spec.path)}#{'' if spec.face_index is None else spec.face_index}"
+    return Reference(str(spec), key, embedding[0].cpu().numpy())
+
+
+def source_crop(session: Session, spec: SourceSpec, *, word: str = "source") -> AlignedCrop:
     """The aligned face of a photo.
 
+    :param word: what messages call it.
     :raises NoFaceError: no face, or several and no index given (``photo.jpg#1``).
     """
     with open_frames(spec.path) as frames:
@@ -139,10 +154,10 @@ def source_crop(session: Session, spec: SourceSpec) -> AlignedCrop:
     faces = session.new_finder().find(rgb, 0.0, scale=scale)
     faces = sorted(faces, key=lambda face: float(face.box_xyxy[0]))
     if not faces:
-        raise NoFaceError(f"{str(spec)}: no face found in the source; use a clear photo of a face")
+        raise NoFaceError(f"{str(spec)}: no face found in the {word}; use a clear photo of a face")
     if spec.face_index is None and len(faces) > 1:
         raise NoFaceError(
-            f"{str(spec)}: {len(faces)} faces in the source; choose one, left to right, "
+            f"{str(spec)}: {len(faces)} faces in the {word}; choose one, left to right, "
             f"with {str(spec)}#0 to #{len(faces) - 1}"
         )
     index = spec.face_index or 0

@@ -33,6 +33,8 @@ class Job:
     end_seconds: float | None = None
     face: tuple[str, ...] = ()
     """Values of ``--face``."""
+    reference: str | None = None
+    """Picture of the person to be swapped; not with ``face``."""
     force: bool = False
     """Replace an output that exists."""
     restart: bool = False
@@ -99,7 +101,7 @@ def perform(
     report = swapper.swap_video(
         job.target, list(job.source), job.output,
         start_seconds=job.start_seconds, end_seconds=job.end_seconds, face=job.face,
-        force=job.force, restart=job.restart, progress=progress,
+        reference=job.reference, force=job.force, restart=job.restart, progress=progress,
     )  # fmt: skip
     return JobResult(
         job.index, "done", report.seconds_total, report.frames, report.frames_swapped,

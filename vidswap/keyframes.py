@@ -42,7 +42,8 @@ def tuned_for(
             frame = grab_frame(target, float(seconds))
         except InputError:
             continue
-        find = FindFaces(session, session.new_finder(), Selection("largest", selection.any_source))
+        who = Selection("largest", selection.any_source, reference=selection.reference)
+        find = FindFaces(session, session.new_finder(), who)
         work = CropFaces(session.config.composite)(find(frame))
         for face in work.faces:
             image = to_tensor(face.crop.image, session.device)

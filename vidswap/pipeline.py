@@ -17,7 +17,7 @@ from vidswap.cache import digest_of, fsync_folder, temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import Interrupted, OutputError, UsageError
 from vidswap.given_latents import GivenLatents
-from vidswap.identities import SourceIdentity, prepare_source
+from vidswap.identities import SourceIdentity, prepare_reference, prepare_source
 from vidswap.keyframes import tuned_for
 from vidswap.marks import check_mark, signer_of
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
@@ -27,6 +27,7 @@ from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
 from vidswap.settings import as_dict
+from vidswap.sources import check_reference
 from vidswap.stages import (
     CropFaces,
     FindFaces,
@@ -121,12 +122,14 @@ class Swapper:
         start_seconds: float | None = None,
         end_seconds: float | None = None,
         face: Sequence[str] = (),
+        reference: str | Path | None = None,
         force: bool = False,
         restart: bool = False,
         latents: str | Path | None = None,
         progress: Callable[[Progress], None] | None = None,
     ) -> SwapReport:
         """Swap a whole clip; see :func:`swap_video`."""
+        check_reference(reference, face)
         target, output = Path(target), Path(output)
         started = time.perf_counter()
         clear_published(output)
@@ -136,7 +139,7 @@ class Swapper:
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
         given = None if latents is None else GivenLatents(Path(latents), self.session, info)
-        selection = self._selection(source, face)
+        selection = self._selection(source, face, reference)
         session = self.session
         if self.config.inversion.tune_steps > 0 and info.kind == "video":
             session = tuned_for(
@@ -149,7 +152,12 @@ class Swapper:
             return run.in_chunks(start_seconds, end_seconds, restart)
         return run.at_once(start_seconds, end_seconds)
 
-    def _selection(self, source: str | Sequence[str], face: Sequence[str]) -> Selection:
+    def _selection(
+        self, source: str | Sequence[str], face: Sequence[str], reference: str | Path | None = None
+    ) -> Selection:
+        if reference is not None:
+            wanted = prepare_reference(self.session, os.fspath(reference))  # first: it is quick to refuse
+            return Selection("reference", self.source(source), reference=wanted)
         pairs: dict[int, SourceIdentity] = {}
         wanted = self.config.faces.select
         numbers = []
@@ -275,6 +283,11 @@ class _Run:
         return self._report(done, swapped, done, time.perf_counter() - began, stats)
 
     def _warn_no_face(self) -> None:
+        reference, sought = self.selection.reference, self.selection.sought
+        if reference is not None and sought is not None and sought.people:
+            why = sought.describe(reference.label)
+            self.warnings.append(f"{self.target.name}: {why}; its frames passed unchanged")
+            return
         self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
 
     def _teller(self, total: int | None) -> Callable[[int], None]:
@@ -365,6 +378,7 @@ def swap_video(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     face: Sequence[str] = (),
+    reference: str | Path | None = None,
     force: bool = False,
     restart: bool = False,
     latents: str | Path | None = None,
@@ -377,6 +391,7 @@ def swap_video(
     :param source: photo, several photos of one person, or ``synthetic:SEED``.
     :param output: a name that does not exist yet, unless ``force``.
     :param face: values of ``--face``: ``largest``, ``all``, a track number, or ``N=SOURCE``.
+    :param reference: picture of the person to be swapped; all others stay as they are. Not with ``face``.
     :param restart: begin again; otherwise a run of the same command that was stopped is gone on with.
     :param latents: ``latents.safetensors`` of an export of the target, used in place of inversion.
     :param progress: called after each frame. :param log: called with lines for the log.
@@ -385,8 +400,8 @@ def swap_video(
     swapper = Swapper(config or RunConfig(), log)
     return swapper.swap_video(
         target, source, output,
-        start_seconds=start_seconds, end_seconds=end_seconds, face=face, force=force, restart=restart,
-        latents=latents, progress=progress,
+        start_seconds=start_seconds, end_seconds=end_seconds, face=face, reference=reference, force=force,
+        restart=restart, latents=latents, progress=progress,
     )  # fmt: skip
 
 
@@ -410,6 +425,7 @@ def preview(
     *,
     config: RunConfig | None = None,
     at_seconds: Sequence[float] = (0.0,),
+    reference: str | Path | None = None,
     output: str | Path = "preview.png",
     force: bool = False,
     log: Log = _quiet,
@@ -418,8 +434,9 @@ def preview(
     from vidswap import sheet
 
     return sheet.preview(
-        target, source, config=config, at_seconds=at_seconds, output=output, force=force, log=log
-    )
+        target, source, config=config, at_seconds=at_seconds, reference=reference, output=output,
+        force=force, log=log,
+    )  # fmt: skip
 
 
 def make_sample(output: str | Path, **options: Any) -> Path:

@@ -28,6 +28,7 @@ from vidswap.cache import JSON, ContentCache, content_key, digest_of
 from vidswap.errors import OutputError
 from vidswap.identities import SourceIdentity
 from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_published
+from vidswap.likeness import Sought
 from vidswap.locking import FileLock, LockTaken
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -121,6 +122,8 @@ class ChunkedRun:
         figures = ChunkFigures(frames=self.frames_done)
         figures.swapped = sum(int(record.data.get("swapped", 0)) for record in self.records)
         if self.records:
+            sought = self.records[-1].data.get("sought")
+            self.selection.heard(None if sought is None else Sought(*sought))
             self.log(f"resuming: {self.frames_done} of {total or '?'} frames are done")
         began = time.perf_counter()
         if not complete:
@@ -263,6 +266,9 @@ class ChunkedRun:
         options["runs"] = {"chunk_frames": self._length}
         options["start"], options["end"] = self.range
         options["face"] = selection.wanted
+        if selection.reference is not None:
+            reference = selection.reference
+            options["reference"] = f"{reference.label} ({digest_of(reference.key)[:8]})"
         if self.given_key is not None:
             options["latents"] = self.given_key
         if selection.source is not None:
@@ -337,7 +343,11 @@ class _Piece:
         self.figures.warnings += [w for w in writer.warnings if w not in self.figures.warnings]
         chunk = Chunk(len(self.run.records), self._first[0], self._frames, self._first[1])
         state = None if last else self.analysis.borders.pop(chunk.end_frame)
-        self.run.finish_chunk(chunk, state, {"swapped": self._swapped, "last": last})
+        data: dict[str, JSON] = {"swapped": self._swapped, "last": last}
+        sought = self.run.selection.sought
+        if sought is not None:
+            data["sought"] = [sought.people, sought.nearest]
+        self.run.finish_chunk(chunk, state, data)
 
     def __enter__(self) -> _Piece:
         return self

@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 from vidswap import warp
 from vidswap.config import RunConfig
 from vidswap.errors import NoFaceError
-from vidswap.identities import to_image
+from vidswap.identities import prepare_reference, to_image
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate
 from vidswap.reports import PreviewReport
+from vidswap.sources import check_reference
 from vidswap.stages import (
     CROP_SIZE,
     CropFaces,
@@ -40,6 +41,7 @@ def preview(
     *,
     config: RunConfig | None = None,
     at_seconds: Sequence[float] = (0.0,),
+    reference: str | Path | None = None,
     output: str | Path = "preview.png",
     force: bool = False,
     log: Callable[[str], None] = lambda _line: None,
@@ -47,27 +49,35 @@ def preview(
     """Swap single frames and show every step of it.
 
     :param at_seconds: times of the frames, counted from the start of the clip.
+    :param reference: picture of the person to be swapped, in place of the setting ``faces.select``.
     :param output: PNG; one row a face, columns target, inversion, mask, swap, result, 512 px each.
-    :raises NoFaceError: when none of the frames shows a face.
+    :raises NoFaceError: when none of the frames shows a face, or that of the reference.
     """
     target, output = Path(target), Path(output)
     started = time.perf_counter()
     check_output(output, target, force=force)
+    check_reference(reference)
     swapper = Swapper(config or RunConfig(), log)
-    selection = Selection(swapper.config.faces.select, swapper.source(source))
+    who = None if reference is None else prepare_reference(swapper.session, os.fspath(reference))
+    selection = Selection(swapper.config.faces.select, swapper.source(source), reference=who)
     rows: list[list[np.ndarray]] = []
     labels: list[str] = []
     times: list[float] = []
     counts: list[int] = []
     for seconds in at_seconds:
         frame = grab_frame(target, seconds)
-        found = _rows(swapper, frame, selection)
+        alone = selection.fresh()
+        found = _rows(swapper, frame, alone)
+        selection.heard(alone.sought)
         rows += found
         labels += [f"{frame.pts_seconds:.3f} s"] * len(found)
         times.append(frame.pts_seconds)
         counts.append(len(found))
     if not rows:
-        raise NoFaceError(f"{target}: no face in the frames at {', '.join(map(str, at_seconds))} s")
+        at = f"the frames at {', '.join(map(str, at_seconds))} s"
+        if selection.sought is not None and selection.sought.people:
+            raise NoFaceError(f"{target}, {at}: {selection.sought.describe(selection.reference.label)}")
+        raise NoFaceError(f"{target}: no face in {at}")
     _write(rows, labels, output)
     return PreviewReport(
         output=output,

@@ -50,20 +50,50 @@ def parse_source(spec: str | os.PathLike[str]) -> SourceSpec:
     :raises InputError: there is no such file, or it is not one.
     """
     text = os.fspath(spec)
-    if not text:
-        raise UsageError("the source is empty: name a photo, or synthetic:SEED")
     if text.startswith(SYNTHETIC_PREFIX):
         return SourceSpec("synthetic", seed=_seed(text[len(SYNTHETIC_PREFIX) :]))
+    return _photo(text, "source", "name a photo, or synthetic:SEED")
+
+
+def parse_reference(spec: str | os.PathLike[str]) -> SourceSpec:
+    """Read ``face.png`` or ``people.png#1`` (second face from the left), the value of ``--reference``.
+
+    :raises UsageError: the text is empty, or names a person who does not exist.
+    :raises InputError: there is no such file, or it is not one.
+    """
+    text = os.fspath(spec)
+    if text.startswith(SYNTHETIC_PREFIX):
+        raise UsageError(f"--reference {text}: expected a picture of a person of the clip")
+    return _photo(text, "reference", "name a picture of the person")
+
+
+def check_reference(reference: str | os.PathLike[str] | None, faces: Sequence[str] = ()) -> None:
+    """Refuse a ``--reference`` that is missing or contradicts ``--face``, before networks are loaded.
+
+    :raises UsageError: both were given. :raises InputError: the picture is missing.
+    """
+    if reference is None:
+        return
+    if faces:
+        raise UsageError(
+            "--reference and --face both say who is swapped: give the picture or the number, not both"
+        )
+    parse_reference(reference)
+
+
+def _photo(text: str, word: str, remedy: str) -> SourceSpec:
+    if not text:
+        raise UsageError(f"the {word} is empty: {remedy}")
     path, index = Path(text), None
     if "\0" in text:
-        raise UsageError("the source holds a zero byte, which no file name can: name a photo")
+        raise UsageError(f"the {word} holds a zero byte, which no file name can: name a photo")
     match = _INDEX.fullmatch(text)
-    if match and not _exists(path):
+    if match and not _exists(path, word):
         path, index = Path(match["path"]), int(match["index"])
-    if not _exists(path):
-        raise InputError(f"no such source: {path}: name a photo, or synthetic:SEED")
+    if not _exists(path, word):
+        raise InputError(f"no such {word}: {path}: {remedy}")
     if not path.is_file():
-        raise InputError(f"the source {path} is not a file: name a photo, or synthetic:SEED")
+        raise InputError(f"the {word} {path} is not a file: {remedy}")
     return SourceSpec("photo", path=path, face_index=index)
 
 
@@ -82,14 +112,14 @@ def parse_sources(specs: str | os.PathLike[str] | Sequence[str]) -> tuple[Source
     return parsed
 
 
-def _exists(path: Path) -> bool:
+def _exists(path: Path, word: str) -> bool:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
         raise InputError(
-            f"cannot read the source {path} ({error.strerror or error}): check its path and rights"
+            f"cannot read the {word} {path} ({error.strerror or error}): check its path and rights"
         ) from error
     return True
 

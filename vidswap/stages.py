@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import WarmState
+from vidswap.likeness import Likeness, Reference, Sought
 from vidswap.marks import labelled
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
 from vidswap.session import Session
@@ -73,6 +75,8 @@ class Work:
     shot: int
     """Number of the shot (cuts are counted); states start afresh at each."""
     faces: tuple[FaceWork, ...] = ()
+    sought: Sought | None = None
+    """How the search for the person of a reference goes, up to this frame."""
 
     def with_faces(self, faces: Iterable[FaceWork]) -> Work:
         return replace(self, faces=tuple(faces))
@@ -83,6 +87,7 @@ class Selection:
 
     :param wanted: ``largest``, ``all``, or track numbers; ``N=source`` pairs are resolved by the caller
         into ``per_track``.
+    :param reference: only the person of this picture is swapped, whatever ``wanted`` says.
     """
 
     def __init__(
@@ -90,10 +95,14 @@ class Selection:
         wanted: str,
         source: SourceIdentity | None,
         per_track: Mapping[int, SourceIdentity] | None = None,
+        *,
+        reference: Reference | None = None,
     ) -> None:
-        self.wanted = wanted
+        self.wanted = wanted if reference is None else "reference"
         self.source = source
         self.per_track = dict(per_track or {})
+        self.reference = reference
+        self._likeness = None if reference is None else Likeness(reference.embedding)
         self._chosen: int | None = None
 
     @property
@@ -101,8 +110,41 @@ class Selection:
         """One of the sources; None when there is none."""
         return self.source or next(iter(self.per_track.values()), None)
 
+    @property
+    def unsure(self) -> frozenset[int]:
+        """Tracks whose embedding is wanted more often than now and then."""
+        return frozenset() if self._likeness is None else self._likeness.unsure
+
+    @property
+    def sought(self) -> Sought | None:
+        """How the search for the reference's person goes; None without one."""
+        return None if self._likeness is None else self._likeness.sought
+
+    def heard(self, sought: Sought | None) -> None:
+        """What an earlier run saw in frames that are not looked at again."""
+        if self._likeness is not None and sought is not None:
+            self._likeness.heard(sought)
+
+    def fresh(self) -> Selection:
+        """The same choice with no memory: for another clip, or a frame on its own."""
+        return Selection(self.wanted, self.source, self.per_track, reference=self.reference)
+
+    def state(self) -> dict[str, Any]:
+        """What is remembered from frame to frame, for :mod:`vidswap.snapshots`."""
+        likeness = None if self._likeness is None else self._likeness.state()
+        return {"chosen": self._chosen, "likeness": likeness}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._chosen = state["chosen"]
+        if self._likeness is not None:
+            self._likeness.restore(state["likeness"])
+
     def __call__(self, faces: Sequence[Face]) -> list[tuple[Face, SourceIdentity]]:
         """The faces of a frame to be swapped, with their sources."""
+        if self._likeness is not None:
+            face = self._likeness(faces)
+            return [] if face is None or self.source is None else [(face, self.source)]
         if self.per_track:
             return [(f, self.per_track[f.track_id]) for f in faces if f.track_id in self.per_track]
         if self.source is None or not faces:
@@ -144,9 +186,11 @@ class FindFaces:
 
     def __call__(self, frame: Frame) -> Work:
         rgb, scale = detection_picture(frame)
-        faces = self.finder.find(rgb, frame.pts_seconds, scale=scale, embed=self.embed)
+        faces = self.finder.find(
+            rgb, frame.pts_seconds, scale=scale, embed=self.embed, eager=self.selection.unsure
+        )
         works = [FaceWork(face, align_quad(face), source) for face, source in self.selection(faces)]
-        return Work(frame, self.finder.state.cuts, tuple(works))
+        return Work(frame, self.finder.state.cuts, tuple(works), self.selection.sought)
 
     @torch.no_grad()
     def embed(self, face: Face, rgb: np.ndarray) -> np.ndarray:

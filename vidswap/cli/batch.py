@@ -18,6 +18,7 @@ from vidswap.cli.options import (
     log_options,
     make_config,
     mark_options,
+    reference_option,
     source_option,
 )
 from vidswap.cli.progress import clock, rate
@@ -68,6 +69,7 @@ _MOST_BARS = 16
     "--face", "faces", multiple=True, metavar="WHICH",
     help="largest, all, a number, or NUMBER=SOURCE; for every clip.",
 )  # fmt: skip
+@reference_option
 @click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
 @config_options
 @click.option("--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265.")
@@ -90,6 +92,7 @@ def batch_command(
     cpus: int | None,
     gpus: float | None,
     faces: tuple[str, ...],
+    reference: str | None,
     preset: tuple[str, ...],
     config_file: Path | None,
     settings: tuple[str, ...],
@@ -107,7 +110,7 @@ def batch_command(
     vidswap batch clips/ -s person.jpg -o swapped/ --engine ray --address head:6379
 
     A list is a .txt with a clip a line, or a .csv or .yaml with words for each clip: target,
-    source, output, start, end, face, preset, settings. Results that are up to date are skipped;
+    source, output, start, end, face, reference, preset, settings. Results that are up to date are skipped;
     those made from something else are left alone unless --force. A clip that fails does not stop
     the others, report.json in FOLDER tells how each one ended. Exits 6 when some failed.
     """
@@ -121,8 +124,8 @@ def batch_command(
 
     runner = make_engine(engine, jobs=jobs, log=state.log, address=address, cpus=cpus, gpus=gpus)
     planned = plan_batch(
-        targets, output, source=sources, config=config, pattern=pattern, face=faces, force=force,
-        restart=restart,
+        targets, output, source=sources, config=config, pattern=pattern, face=faces,
+        reference=reference, force=force, restart=restart,
     )  # fmt: skip
     for mark in {job.config.mark for job in planned}:
         check_mark(mark)  # once for all, not a failure a clip

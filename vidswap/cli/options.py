@@ -120,6 +120,15 @@ def source_option(*, required: bool) -> Callable[[F], F]:
     )
 
 
+def reference_option(command: F) -> F:
+    """``--reference``."""
+    return click.option(
+        "--reference", metavar="PICTURE",
+        help="Swap only the person of the clip who looks like this picture; people.png#1 takes the second "
+        "face from the left.",
+    )(command)  # fmt: skip
+
+
 MARK_SETTINGS = {
     "visible_label": ("mark.visible_label", "--visible-label"),
     "sign_cert": ("mark.sign_cert", "--sign-cert"),

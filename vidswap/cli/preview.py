@@ -15,9 +15,11 @@ from vidswap.cli.options import (
     force_option,
     log_options,
     make_config,
+    reference_option,
     source_option,
 )
 from vidswap.cli.swap import check_sources
+from vidswap.sources import check_reference
 
 _SETTINGS = {
     "strength": ("mix.strength", "--strength"),
@@ -37,6 +39,7 @@ _SETTINGS = {
 )  # fmt: skip
 @click.option("-o", "--output", required=True, type=PATH, metavar="SHEET", help="PNG to write.")
 @click.option("--face", metavar="WHICH", help="largest, all, or a number.")
+@reference_option
 @click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
 @click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
 @click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
@@ -50,6 +53,7 @@ def preview_command(
     sources: tuple[str, ...],
     at_seconds: tuple[float, ...],
     output: Path,
+    reference: str | None,
     preset: tuple[str, ...],
     config_file: Path | None,
     settings: tuple[str, ...],
@@ -65,6 +69,7 @@ def preview_command(
     options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
     config, _ = make_config(preset, config_file, settings, options)
     check_sources(sources, ())
+    check_reference(reference, () if named["face"] is None else (named["face"],))
 
     from vidswap.pipeline import preview
 
@@ -73,6 +78,7 @@ def preview_command(
         sources,
         config=config,
         at_seconds=at_seconds,
+        reference=reference,
         output=output,
         force=force,
         log=state.log,

@@ -17,12 +17,13 @@ from vidswap.cli.options import (
     log_options,
     make_config,
     mark_options,
+    reference_option,
     source_option,
 )
 from vidswap.cli.progress import ProgressView
 from vidswap.errors import UsageError
 from vidswap.reports import SwapReport
-from vidswap.sources import parse_source, parse_sources
+from vidswap.sources import check_reference, parse_source, parse_sources
 
 # Options that are settings by another name: argument -> (setting, option).
 _SETTINGS = {
@@ -52,6 +53,7 @@ _SETTINGS = {
     help="largest, all, or a number that `vidswap faces` shows; NUMBER=SOURCE gives each "
     "person a source of their own.",
 )  # fmt: skip
+@reference_option
 @click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
 @click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
 @click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
@@ -78,6 +80,7 @@ def swap_command(
     start: float | None,
     end: float | None,
     faces: tuple[str, ...],
+    reference: str | None,
     preset: tuple[str, ...],
     config_file: Path | None,
     settings: tuple[str, ...],
@@ -94,6 +97,7 @@ def swap_command(
     vidswap swap clip.mp4 -s front.jpg -s side.jpg -o out.mp4 --preset quality
     vidswap swap clip.mp4 -s synthetic:7 -o out.mp4 --start 0:10 --end 0:25.5
     vidswap swap clip.mp4 -o out.mp4 --face 0=a.jpg --face 1=synthetic:3
+    vidswap swap clip.mp4 -s person.jpg -o out.mp4 --reference her.png
 
     Sound, subtitles, chapters, timestamps and frames without a face stay as they are. Times are
     seconds (12.5) or HH:MM:SS.mmm. Every output is marked as synthetic. A run that was stopped or
@@ -105,6 +109,7 @@ def swap_command(
     options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
     config, _ = make_config(preset, config_file, settings, options)
     check_sources(sources, faces)
+    check_reference(reference, faces)
 
     from vidswap.pipeline import swap_video  # after the checks, which cost nothing
 
@@ -117,6 +122,7 @@ def swap_command(
             start_seconds=start,
             end_seconds=end,
             face=faces,
+            reference=reference,
             force=force,
             restart=restart,
             latents=latents,

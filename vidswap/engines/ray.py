@@ -493,6 +493,7 @@ def _for_nodes(job: Job, has_gpu: bool) -> Job:
         output=job.output.absolute(),
         source=tuple(_absolute(text) for text in job.source),
         face=tuple(_absolute_face(text) for text in job.face),
+        reference=None if job.reference is None else _absolute(job.reference),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,6 +103,7 @@ class FaceFinder:
         *,
         scale: float = 1.0,
         embed: Embed | None = None,
+        eager: Container[int] = (),
     ) -> list[Face]:
         """Faces of the next frame.
 
@@ -111,6 +112,7 @@ class FaceFinder:
         :param scale: size of ``rgb`` over that of the frame as displayed.
         :param embed: ``(face in pixels of rgb, rgb) -> [128]`` or None; called for new faces and
             now and then for known ones.
+        :param eager: tracks whose embedding is wanted more often.
         :return: faces with mesh, irises and ``track_id``, in display coordinates of the frame,
             the largest first.
         :raises ValueError: when ``rgb`` is not uint8 RGB or ``scale`` is not positive.
@@ -137,7 +139,7 @@ class FaceFinder:
             if followed.face.size_px / scale >= self.min_size_px
         ]
         if embed is not None:
-            wanted = self.tracker.wants_embedding(faces, pts_seconds)
+            wanted = self.tracker.wants_embedding(faces, pts_seconds, eager)
             faces = [
                 replace(face, embedding=embed(face, rgb)) if want else face
                 for face, want in zip(faces, wanted, strict=True)

@@ -6,6 +6,7 @@ size of the faces, all times are seconds of the clip.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +19,8 @@ Array = NDArray[np.float32]
 
 _REMEMBERED = 256
 """Closed tracks whose identity is kept to know a person again."""
+_EAGER_SECONDS = 0.1
+"""From one embedding to the next where they are wanted soon; nearer frames tell the same again."""
 
 
 @dataclass
@@ -74,10 +77,14 @@ class Tracker:
         """A new shot begins: places mean nothing any more, identities do."""
         self._close(self.open)
 
-    def wants_embedding(self, faces: list[Face], pts_seconds: float) -> list[bool]:
+    def wants_embedding(
+        self, faces: list[Face], pts_seconds: float, eager: Container[int] = ()
+    ) -> list[bool]:
         """For which faces an embedding would help: new ones, and tracks whose own is old.
 
         Changes nothing.
+
+        :param eager: numbers of tracks that somebody wants to know better soon.
         """
         open_now = [track for track in self.open if not self._is_lost(track, pts_seconds)]
         matched = _match(open_now, faces, pts_seconds, self.other_person)
@@ -91,6 +98,8 @@ class Tracker:
                 for other in faces
             )
             due = self.embed_every_seconds * (0.1 if crowded else 1.0)
+            if track is not None and track.track_id in eager:
+                due = min(due, _EAGER_SECONDS)
             wants.append(face.embedding is None and (age >= due or age < 0))
         return wants
 
