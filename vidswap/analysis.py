@@ -68,6 +68,16 @@ class KeptChunks:
         if self.cache is not None:
             self.cache.path_of(KIND, self._key(index)).unlink(missing_ok=True)
 
+    def at(self, pts: int) -> State | None:
+        """What is kept of the frame shown at ``pts``, or None."""
+        index = 0
+        while (chunk := self.get(index)) is not None:
+            for entry in chunk["frames"]:
+                if entry["pts"] == pts:
+                    return entry
+            index += 1
+        return None
+
     def _key(self, index: int) -> dict[str, JSON]:
         return {**self.key, "chunk": index}
 
@@ -113,6 +123,15 @@ class Analysis:
 
     def stages(self) -> list[Stage]:
         """All stages between decoder and encoder."""
+        session = self.session
+        return [
+            *self.stages_to_pivots(),
+            Stage("generate", _Stated(self, "generate", Regenerate(session))),
+            Stage("paste", _Stated(self, "paste", PasteFaces(session.config))),
+        ]
+
+    def stages_to_pivots(self) -> list[Stage]:
+        """The stages that do not depend on the source."""
         session, smooth = self.session, self.session.config.smooth
         made = [Stage("find faces", _Find(self))]
         if smooth.quad > 0 and smooth.lag > 0:
@@ -126,8 +145,6 @@ class Analysis:
         if self.given is None and smooth.latent > 0 and smooth.lag > 0:
             lagged = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
             made.append(Stage("steady latents", _Lagged(self, "latents", lagged, smooth.lag)))
-        made.append(Stage("generate", _Stated(self, "generate", Regenerate(session))))
-        made.append(Stage("paste", _Stated(self, "paste", PasteFaces(session.config))))
         return made
 
     def is_border(self, index: int) -> bool:
@@ -190,15 +207,9 @@ class _Find:
         if run.is_border(frame.index) and self._end is not None:
             for name, state in self._end.items():
                 run.leave(name, frame.index, state)
-        faces = []
-        for kept in entry["faces"]:
-            track = kept["face"].track_id
-            source = run.selection.per_track.get(track, run.selection.source)
-            pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
-            faces.append(FaceWork(kept["face"], kept["quad"], source, pivot=pivot))
-        sought = None if entry["sought"] is None else Sought(*entry["sought"])
-        run.selection.heard(sought)
-        return Work(frame, entry["shot"], tuple(faces), sought)
+        work = kept_work(entry, frame, run.selection)
+        run.selection.heard(work.sought)
+        return work
 
     def _state(self) -> State:
         finder, tracker = self.find.finder.state, self.find.finder.tracker
@@ -348,10 +359,22 @@ def _entry(work: Work) -> State:
     ]
     return {
         "index": work.frame.index,
+        "pts": work.frame.pts,
         "shot": work.shot,
         "sought": None if work.sought is None else [work.sought.people, work.sought.nearest],
         "faces": faces,
     }
+
+
+def kept_work(entry: State, frame: Frame, selection: Selection) -> Work:
+    """A frame with its kept faces and pivots, as they were before smoothing over time."""
+    faces = []
+    for kept in entry["faces"]:
+        source = selection.per_track.get(kept["face"].track_id, selection.source)
+        pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
+        faces.append(FaceWork(kept["face"], kept["quad"], source, pivot=pivot))
+    sought = None if entry["sought"] is None else Sought(*entry["sought"])
+    return Work(frame, entry["shot"], tuple(faces), sought)
 
 
 def _outline(work: Work) -> State:

@@ -42,6 +42,7 @@ from pathlib import Path
 import torch
 
 from vidswap import __version__, weights
+from vidswap.analysis import Analysis
 from vidswap.cache import temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import OutputError, UsageError
@@ -50,18 +51,16 @@ from vidswap.identities import SourceIdentity
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.parquet_rows import require_pyarrow
 from vidswap.reports import Progress
-from vidswap.runs import input_key
+from vidswap.runs import input_key, kept_chunks
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.stages import (
     CropFaces,
     FindFaces,
     FixedLagStage,
-    InvertFaces,
     Occlusion,
     Selection,
     Work,
-    smooth_latents,
     smooth_quads,
     visible_mask,
     with_witnesses,
@@ -113,7 +112,8 @@ def export(
     """Write masks, latents, crops, landmarks, quads and embeddings of a clip's faces.
 
     Only the stages that are needed run: latents need inversion, and so do masks while
-    ``composite.occlusion`` is on (they leave out what is in front of the face).
+    ``composite.occlusion`` is on (they leave out what is in front of the face). What a swap of the same
+    faces has found already is taken from the cache, and what is found here is kept for one.
 
     :param output: folder, absent or empty unless ``force``; it appears whole or not at all.
     :param what: some of :data:`KINDS`. :param face: ``all``, ``largest`` or track numbers ``0,2``.
@@ -222,7 +222,7 @@ class _Export:
     def __call__(
         self, folder: Path, face: str, start: float | None, end: float | None
     ) -> None:
-        began = time.perf_counter()
+        began, session = time.perf_counter(), self.session
         self.total = _frames_total(self.info, start, end)
         with ExitStack() as stack:
             files = ExportFiles(
@@ -233,11 +233,15 @@ class _Export:
             reader = stack.enter_context(
                 open_frames(self.info.path, start_seconds=start, end_seconds=end, info=self.info)
             )
-            stages = self._stages(Selection(face, _NOBODY))
+            selection = Selection(face, _NOBODY)
+            kept = kept_chunks(session, self.info, selection, (start, end), keep=self.inverts)
+            run = Analysis(session, selection, kept, session.config.runs.chunk_frames)
+            stages = self._stages(run)
             works = stack.enter_context(run_stages(reader, stages, queue_size=2, source_name="decode"))
             for work in works:
                 self._count(work)
                 files.append(work)
+                run.borders.pop(work.frame.index + 1, None)  # nobody goes on from there
                 self._tell(began)
             files.finish(self._metadata(), npz=self.npz)
         self._write_manifest(folder)
@@ -255,23 +259,20 @@ class _Export:
         """Name and weights hash; None when nothing was inverted."""
         return self.session.generator.identifier if self.inverts else None
 
-    def _stages(self, selection: Selection) -> list[Stage]:
+    def _stages(self, run: Analysis) -> list[Stage]:
         """The stages of a swap, up to the last one that is needed."""
         session = self.session
-        config, smooth = session.config, session.config.smooth
-        stages = [Stage("find faces", FindFaces(session, session.new_finder(), selection))]
+        if self.inverts:
+            stages = run.stages_to_pivots()
+            if self.occludes:
+                stages.append(Stage("occlusion", _Occluded(session)))
+            return stages
+        smooth = session.config.smooth
+        stages = [Stage("find faces", FindFaces(session, session.new_finder(), run.selection))]
         if smooth.quad > 0 and smooth.lag > 0:
             stages.append(Stage("steady quads", FixedLagStage(smooth.lag, smooth_quads(smooth.quad))))
-        if not self.kinds - {"landmarks", "quads"}:
-            return stages
-        stages.append(Stage("crop", CropFaces(config.composite)))
-        if self.inverts:
-            stages.append(Stage("invert", InvertFaces(session)))
-            if smooth.latent > 0 and smooth.lag > 0:
-                steady = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
-                stages.append(Stage("steady latents", steady))
-        if self.occludes:
-            stages.append(Stage("occlusion", _Occluded(session)))
+        if self.kinds - {"landmarks", "quads"}:
+            stages.append(Stage("crop", CropFaces(session.config.composite)))
         return stages
 
     def _count(self, work: Work) -> None:

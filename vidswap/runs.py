@@ -132,7 +132,8 @@ class ChunkedRun:
         return figures
 
     def _make(self, state: State | None, figures: ChunkFigures, tell: Tell) -> None:
-        run = Analysis(self.session, self.selection, self._kept(), self._length, state, given=self.given)
+        kept = kept_chunks(self.session, self.info, self.selection, self.range, keep=self.given is None)
+        run = Analysis(self.session, self.selection, kept, self._length, state, given=self.given)
         start, end = self.range
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
@@ -277,16 +278,10 @@ class ChunkedRun:
             options[f"face {number}"] = _named(source)
         return RunKey(
             input=input_key(self.info),
-            weights={**self._networks(), "generator": session.generator.identifier, **self._mixer()},
+            weights={**_networks(session), "generator": session.generator.identifier, **self._mixer()},
             options=options,
             versions=_versions(),
         )
-
-    def _networks(self) -> dict[str, str]:
-        found = _network_hashes()
-        if self.session.occlusion_net is not None:  # masks follow it, and what the pivots leave out
-            found["occlusion"] = _hash("occlusion")
-        return found
 
     def _mixer(self) -> dict[str, str]:
         name = f"mixer-{self.session.mixer.name}"
@@ -295,18 +290,31 @@ class ChunkedRun:
             found["directions"] = _hash("directions")
         return found
 
-    def _kept(self) -> KeptChunks:
-        runs = self.session.config.runs
-        start, end = self.range
-        key = analysis_key(
-            self.session, self.selection,
-            input=input_key(self.info), start=start, end=end, chunk_frames=self._length,
-            networks=self._networks(), versions=_versions(),
-        )  # fmt: skip
-        cache = None
-        if runs.keep_latents and self.given is None:
-            cache = ContentCache(weights.home() / "cache", max_bytes=round(runs.cache_gb * 2**30))
-        return KeptChunks(cache, key, self.session.device)
+
+def kept_chunks(
+    session: Session,
+    info: VideoInfo,
+    selection: Selection,
+    range_seconds: tuple[float | None, float | None] = (None, None),
+    *,
+    keep: bool = True,
+) -> KeptChunks:
+    """Faces and pivots of a clip that some run with these settings has found, and place for new ones.
+
+    :param range_seconds: start and end of the run. :param keep: False, or ``runs.keep_latents`` off:
+        nothing is found or kept.
+    """
+    runs = session.config.runs
+    start, end = range_seconds
+    key = analysis_key(
+        session, selection,
+        input=input_key(info), start=start, end=end, chunk_frames=runs.chunk_frames,
+        networks=_networks(session), versions=_versions(),
+    )  # fmt: skip
+    cache = None
+    if runs.keep_latents and keep:
+        cache = ContentCache(weights.home() / "cache", max_bytes=round(runs.cache_gb * 2**30))
+    return KeptChunks(cache, key, session.device)
 
 
 class _Piece:
@@ -413,6 +421,13 @@ def _named(source: SourceIdentity) -> str:
     for tensor in (source.code, source.embedding):
         digest.update(tensor.detach().cpu().numpy().tobytes())
     return f"{source.label} ({digest.hexdigest()[:8]})"
+
+
+def _networks(session: Session) -> dict[str, str]:
+    found = _network_hashes()
+    if session.occlusion_net is not None:  # masks follow it, and what the pivots leave out
+        found["occlusion"] = _hash("occlusion")
+    return found
 
 
 def _network_hashes() -> dict[str, JSON]:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from vidswap import warp
+from vidswap.analysis import kept_work
 from vidswap.config import RunConfig
 from vidswap.errors import NoFaceError
 from vidswap.identities import prepare_reference, to_image
@@ -18,6 +20,8 @@ from vidswap.pipeline import Swapper
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate
 from vidswap.reports import PreviewReport
+from vidswap.runs import kept_chunks
+from vidswap.session import Session
 from vidswap.sources import check_reference
 from vidswap.stages import (
     CROP_SIZE,
@@ -29,7 +33,7 @@ from vidswap.stages import (
     Selection,
     Work,
 )
-from vidswap.video import check_output, grab_frame, read_region
+from vidswap.video import check_output, grab_frame, probe, read_region
 
 _COLUMNS = ("target", "inversion", "mask", "swap", "result")
 _HEADER = 28
@@ -60,15 +64,16 @@ def preview(
     swapper = Swapper(config or RunConfig(), log)
     who = None if reference is None else prepare_reference(swapper.session, os.fspath(reference))
     selection = Selection(swapper.config.faces.select, swapper.source(source), reference=who)
+    works = _Works(swapper.session, target, selection)
     rows: list[list[np.ndarray]] = []
     labels: list[str] = []
     times: list[float] = []
     counts: list[int] = []
     for seconds in at_seconds:
         frame = grab_frame(target, seconds)
-        alone = selection.fresh()
-        found = _rows(swapper, frame, alone)
-        selection.heard(alone.sought)
+        work, draw = works(frame)
+        selection.heard(work.sought)
+        found = _rows(swapper.session, work, draw)
         rows += found
         labels += [f"{frame.pts_seconds:.3f} s"] * len(found)
         times.append(frame.pts_seconds)
@@ -88,11 +93,28 @@ def preview(
     )
 
 
-def _rows(swapper: Swapper, frame: Frame, selection: Selection) -> list[list[np.ndarray]]:
-    """Pictures of one frame, a row a face; every stage is run by hand, with no state before it."""
-    session = swapper.session
-    work = FindFaces(session, session.new_finder(), selection)(frame)
-    work = Regenerate(session)(InvertFaces(session)(CropFaces(session.config.composite)(work)))
+class _Works:
+    """Faces of single frames with their pivots: as a swap of the whole clip has found them, where one was
+    made with these settings; else each inverted on its own, as the first of a clip."""
+
+    def __init__(self, session: Session, target: Path, selection: Selection) -> None:
+        self.session, self.selection = session, selection
+        self._kept = kept_chunks(session, probe(target), selection)
+        self._draw_kept = Regenerate(session)  # one for all: it refines the source once a track
+
+    def __call__(self, frame: Frame) -> tuple[Work, Regenerate]:
+        """The faces of a frame, and the stage that draws their new faces."""
+        session, crop = self.session, CropFaces(self.session.config.composite)
+        entry = self._kept.at(frame.pts)
+        if entry is not None:
+            return crop(kept_work(entry, frame, self.selection)), self._draw_kept
+        work = FindFaces(session, session.new_finder(), self.selection.fresh())(frame)
+        return InvertFaces(session)(crop(work)), Regenerate(session)
+
+
+def _rows(session: Session, work: Work, draw: Regenerate) -> list[list[np.ndarray]]:
+    """Pictures of one frame, a row a face; every stage is run by hand."""
+    work = draw(work)
     paste = PasteFaces(session.config)
     swaps = [paste.finish(face, work) for face in work.faces]
     finished, _ = PasteFaces(session.config)(work)
@@ -103,10 +125,8 @@ def _rows(swapper: Swapper, frame: Frame, selection: Selection) -> list[list[np.
 
 
 def _row(
-    session: object, work: Work, face: FaceWork, image: np.ndarray, mask: np.ndarray, finished: Frame
+    session: Session, work: Work, face: FaceWork, image: np.ndarray, mask: np.ndarray, finished: Frame
 ) -> list[np.ndarray]:
-    import torch
-
     generator = session.generator
     code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
     with torch.no_grad():
