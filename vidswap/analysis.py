@@ -40,7 +40,7 @@ from vidswap.streaming import Stage
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 2
+_VERSION = 3
 _PARTS = frozenset({"session", "config", "options", "finder", "selection"})
 """Fields of stages that are no state."""
 State = dict[str, Any]

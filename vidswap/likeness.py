@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from vidswap.faces import look_weight
 from vidswap.records import Face
 
 SAME_PERSON = 0.6
@@ -145,16 +146,3 @@ class Likeness:
         """Go on from what :meth:`state` gave."""
         self._judged = {number: _Judged(*rest) for number, *rest in state["tracks"]}
         self.sought = Sought(*state["sought"])
-
-
-def look_weight(face: Face) -> float:
-    """How much an embedding of this face says, 0..1: less for profiles and where the mesh is unsure.
-
-    The nose leaves the middle between the eyes as the head turns: by about 0.2 of their distance at 20
-    degrees, 0.35 at 30 (weight one half), 0.6 at 45.
-    """
-    left, right, nose = face.keypoints_xy[:3].astype(np.float64)
-    axis = right - left
-    length = max(float(axis @ axis), 1e-6)
-    aside = float((nose - (left + right) / 2) @ axis) / length
-    return float(np.clip(face.score, 0.05, 1.0)) / (1 + (aside / 0.35) ** 2)

@@ -1,4 +1,5 @@
-"""Faces of a clip, frame after frame: detection now and then, mesh tracking in between."""
+"""Faces of a clip, frame after frame: detection now and then, mesh tracking in between, and where the mesh
+network loses a face in a blur, the face's own picture."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidswap.faces.blazeface import overlap
+from vidswap.faces.carry import agreement, carry, moved, patch_of
 from vidswap.faces.cuts import is_cut, small_rgb
 from vidswap.faces.detect import Detector
-from vidswap.faces.mesh import FaceMesher
+from vidswap.faces.mesh import FaceMesher, mesh_quad
 from vidswap.faces.track import Tracker
 from vidswap.records import Face
 
@@ -20,6 +22,17 @@ Embed = Callable[[Face, NDArray[np.uint8]], "Array | None"]
 
 # Between two frames a face does not change its size by more.
 _SIZE_JUMP = 1.6
+# A face that the mesh network loses agrees with its last good picture by more than this in a blur (0.96 to
+# 1.00 up to a standard deviation of 0.07 of the face's size), and by less once something covers it (at most
+# 0.75 under a grey bar) or somebody else is there (at most 0.84; 15 pairs of generated people).
+_SAME_PICTURE = 0.9
+_MOST_CARRIED = 12
+# From one frame to the next a followed face changes by less, unless it is another one: without a search other
+# people agreed by at most 0.73.
+_SAME_FOLLOWED = 0.8
+# For so long after a loss the detector looks for the face at every other frame.
+_SEARCH_SECONDS = 2.0
+_SEARCH_EVERY = 2
 # Boxes of one face by mesh and by detector overlap by more than this.
 _SAME_FACE = 0.3
 
@@ -32,6 +45,14 @@ class Followed:
     """In pixels of the picture."""
     unconfirmed: int = 0
     """Detections in a row that did not find it."""
+    patch: Array | None = None
+    """Its picture when the mesh network last saw it, see :mod:`vidswap.faces.carry`."""
+    quad: Array | None = None
+    """Where that picture lies now."""
+    carried: int = 0
+    """Frames in a row in which only its picture was followed."""
+    fresh: bool = True
+    """It may be somebody else than in the frame before: found just now, or changed at once."""
 
 
 @dataclass
@@ -47,6 +68,10 @@ class FinderState:
     """Cuts seen so far."""
     detections: int = 0
     """How often the detector has run."""
+    search_until: float = -np.inf
+    """A face was lost not long ago: look for it often until then."""
+    search_for: int = 0
+    """Faces there were before that loss."""
 
 
 class FaceFinder:
@@ -128,27 +153,33 @@ class FaceFinder:
             state.cuts += 1
             self._forget_places(state)
         state.small = small
+        before = len(state.followed)
         lost = self._follow(rgb)
         state.since_detection += 1
         due = self.detect_every if state.followed else self.search_every
+        if pts_seconds < state.search_until:
+            due = min(due, _SEARCH_EVERY)
         if lost or state.since_detection >= due:
             self._detect(rgb)
-        faces = [
-            followed.face
-            for followed in state.followed
-            if followed.face.size_px / scale >= self.min_size_px
-        ]
+        if lost:
+            state.search_until = pts_seconds + _SEARCH_SECONDS
+            state.search_for = max(before, state.search_for)
+        if len(state.followed) >= state.search_for:
+            state.search_until, state.search_for = -np.inf, 0
+        large = [f for f in state.followed if f.face.size_px / scale >= self.min_size_px]
+        faces, fresh = [f.face for f in large], [f.fresh for f in large]
         if embed is not None:
-            wanted = self.tracker.wants_embedding(faces, pts_seconds, eager)
+            wanted = self.tracker.wants_embedding(faces, pts_seconds, eager, fresh)
             faces = [
                 replace(face, embedding=embed(face, rgb)) if want else face
                 for face, want in zip(faces, wanted, strict=True)
             ]
-        tracked = self.tracker.update(faces, pts_seconds)
+        tracked = self.tracker.update(faces, pts_seconds, fresh)
         return sorted((_scaled(face, 1 / scale) for face in tracked), key=lambda f: -f.size_px)
 
     def _forget_places(self, state: FinderState) -> None:
         state.followed = []
+        state.search_until, state.search_for = -np.inf, 0
         state.since_detection = max(self.detect_every, self.search_every)
         self.tracker.cut()
 
@@ -162,7 +193,9 @@ class FaceFinder:
             )
             ratio = face.size_px / max(before.size_px, 1e-6)
             if face.score >= self.min_presence and 1 / _SIZE_JUMP < ratio < _SIZE_JUMP:
-                kept.append(Followed(face, followed.unconfirmed))
+                kept.append(_seen(rgb, face, followed))
+            elif (carried := _carried(rgb, followed, face.score)) is not None:
+                kept.append(carried)
         kept = _without_doubles(kept)
         lost = len(kept) < len(self.state.followed)
         self.state.followed = kept
@@ -181,11 +214,42 @@ class FaceFinder:
                 continue
             face = self.mesher.refine(rgb, found)
             if face.score >= self.min_presence:
-                fresh.append(Followed(face))
+                fresh.append(_seen(rgb, face))
         for index, followed in enumerate(state.followed):
             followed.unconfirmed = 0 if index in confirmed else followed.unconfirmed + 1
         kept = [f for f in state.followed if f.unconfirmed <= self.max_unconfirmed]
         state.followed = _without_doubles(kept + fresh)
+
+
+def _seen(rgb: NDArray[np.uint8], face: Face, before: Followed | None = None) -> Followed:
+    """A face that the mesh network sees well."""
+    quad = mesh_quad(face.mesh_xyz)
+    patch = patch_of(rgb, quad)
+    if before is None or before.patch is None:
+        return Followed(face, patch=patch, quad=quad)
+    changed = agreement(before.patch, patch) < _SAME_FOLLOWED
+    return Followed(face, before.unconfirmed, patch, quad, fresh=changed)
+
+
+def _carried(rgb: NDArray[np.uint8], before: Followed, score: float) -> Followed | None:
+    """A face that the mesh network has lost, moved as its picture moved; None where that is gone too."""
+    if before.patch is None or before.quad is None or before.carried >= _MOST_CARRIED:
+        return None
+    quad, agrees = carry(rgb, before.patch, before.quad)
+    if agrees < _SAME_PICTURE:
+        return None
+    old = before.face
+    mesh, keypoints = (moved(points, before.quad, quad) for points in (old.mesh_xyz, old.keypoints_xy))
+    face = replace(
+        old,
+        box_xyxy=np.concatenate((mesh[:, :2].min(0), mesh[:, :2].max(0))).astype(np.float32),
+        score=score,
+        keypoints_xy=keypoints,
+        mesh_xyz=mesh,
+        iris_xy=moved(old.iris_xy.reshape(-1, 2), before.quad, quad).reshape(old.iris_xy.shape),
+        embedding=None,
+    )
+    return Followed(face, before.unconfirmed, before.patch, quad, before.carried + 1, fresh=False)
 
 
 def _is_same(a: Face, b: Face) -> bool:

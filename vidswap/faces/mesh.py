@@ -98,7 +98,7 @@ class FaceMesher:
         )
 
     def _run_mesh(self, rgb: NDArray[np.uint8], quad: Array) -> tuple[Array, float]:
-        out = self._mesh(_crop(rgb, quad, _MESH_SIZE))
+        out = self._mesh(crop_square(rgb, quad, _MESH_SIZE))
         points = out[self._mesh_out[0]].reshape(MESH_POINTS, 3) / np.float32(_MESH_SIZE)
         mesh = np.empty((MESH_POINTS, 3), dtype=np.float32)
         mesh[:, :2] = _from_quad(points[:, :2], quad)
@@ -121,7 +121,7 @@ class FaceMesher:
             mesh[end, :2] - mesh[start, :2],
             _EYE_MARGIN * float(np.linalg.norm(mesh[end, :2] - mesh[start, :2])),
         )
-        pixels = _crop(rgb, quad, _EYE_SIZE)
+        pixels = crop_square(rgb, quad, _EYE_SIZE)
         if right_in_image:
             pixels = pixels[:, ::-1]
         out = self._iris(pixels)
@@ -168,7 +168,7 @@ def _from_quad(points: NDArray[np.floating], quad: Array) -> Array:
     return (quad[0] + u * (quad[3] - quad[0]) + v * (quad[1] - quad[0])).astype(np.float32)
 
 
-def _crop(rgb: NDArray[np.uint8], quad: Array, size: int) -> Array:
+def crop_square(rgb: NDArray[np.uint8], quad: Array, size: int) -> Array:
     """``[size, size, 3]`` float32 in [0, 1] under a square quad; edges repeat outside.
 
     The same transform as :func:`vidswap.warp.crop`, by Pillow: for squares this small torch's
