@@ -168,6 +168,25 @@ def test_lists_give_each_clip_its_own_settings(tmp_path: Path) -> None:
     ]
 
 
+def test_a_list_says_who_is_swapped_by_number_or_by_picture(tmp_path: Path) -> None:
+    for name in ("ours.png", "hers.png"):
+        touch(tmp_path / name)
+    text = "target,face,reference\na.mp4,,\nb.mp4,1,\nc.mp4,,hers.png\n"
+    (tmp_path / "jobs.csv").write_text(text)
+    shared = str(tmp_path / "ours.png")
+    jobs = plan_batch(tmp_path / "jobs.csv", tmp_path / "out", source=SOURCE, reference=shared)
+    chosen = [(job.face, job.reference) for job in jobs]
+    assert chosen == [((), shared), (("1",), None), ((), str(tmp_path / "hers.png"))]
+    with pytest.raises(UsageError, match="--reference and --face both"):
+        plan_batch(tmp_path / "jobs.csv", tmp_path / "out", source=SOURCE, reference=shared, face=["0"])
+    (tmp_path / "jobs.csv").write_text("target,face,reference\na.mp4,1,hers.png\n")
+    with pytest.raises(UsageError, match="line 2: face and reference both say"):
+        plan_batch(tmp_path / "jobs.csv", tmp_path / "out", source=SOURCE)
+    (tmp_path / "jobs.csv").write_text("target,reference\na.mp4,../hers.png\n")
+    with pytest.raises(UsageError, match="climbs out"):
+        plan_batch(tmp_path / "jobs.csv", tmp_path / "out", source=SOURCE)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
