@@ -32,6 +32,11 @@ _FASTEST = 0.08
 _BEGIN_GAIN, _BEGIN_ROUNDS = 0.6, 4
 
 
+_OF_THE_PERSON = frozenset({"brow"})
+"""Measures that differ from person to person more than within one. Steered, the height of the brows took all of
+:data:`_LIMIT`, and its direction puts glasses on some faces."""
+
+
 @dataclass(frozen=True)
 class Steering:
     """Directions that are steered along, and their measures."""
@@ -45,7 +50,7 @@ class Steering:
 
     @classmethod
     def along(cls, directions: Directions) -> Steering:
-        names = [name for name in MEASURES if name in directions.changes]
+        names = [name for name in MEASURES if name in directions.changes and name not in _OF_THE_PERSON]
         return cls(
             torch.stack([directions.changes[name] for name in names]),
             np.array([directions.units[name][0] for name in names]),
