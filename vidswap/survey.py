@@ -11,7 +11,7 @@ from PIL import Image
 
 from vidswap import warp
 from vidswap.errors import NoFaceError
-from vidswap.faces import align_quad
+from vidswap.faces import align_quad, look_weight
 from vidswap.records import Face, Frame
 from vidswap.reports import TrackSummary
 from vidswap.session import Session
@@ -72,9 +72,14 @@ def _look(frame: Frame, stage: FindFaces, seen: dict[int, _Seen], every_seconds:
         if now - found.last >= every_seconds - 1e-6:
             found.frames += 1
             found.last = now
-        if face.size_px > 1.1 * found.best.size_px:
+        if _worth(face) > 1.1 * _worth(found.best):
             found.best, found.best_seconds = face, now
             found.picture = _picture(rgb, face, scale)
+
+
+def _worth(face: Face) -> float:
+    """How well a face would stand for its person: large and frontal, for people to know and `--reference`."""
+    return face.size_px * look_weight(face)
 
 
 def _picture(rgb: np.ndarray, face: Face, scale: float) -> np.ndarray:
