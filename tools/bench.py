@@ -31,7 +31,8 @@ from vidswap.identities import prepare_source, to_tensor
 from vidswap.inversion.fit import fit_pivot
 from vidswap.inversion.losses import face_psnr, fit_target
 from vidswap.models.rgb_head import area_downsample
-from vidswap.pipeline import Swapper, peak_memory_mb
+from vidswap.memory import peak_memory_mb
+from vidswap.pipeline import Swapper
 from vidswap.settings import load_config
 from vidswap.stages import CropFaces, FindFaces, InvertFaces, Selection
 from vidswap.video import open_frames, open_writer, probe

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +18,7 @@ from vidswap.given_latents import GivenLatents
 from vidswap.identities import SourceIdentity, prepare_reference, prepare_source
 from vidswap.keyframes import tuned_for
 from vidswap.marks import check_mark, signer_of
+from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate
@@ -361,12 +360,6 @@ def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> in
         return None
     until = min(end or info.duration_seconds, info.duration_seconds)
     return max(1, round((until - (start or 0.0)) * float(info.average_rate)))
-
-
-def peak_memory_mb() -> float:
-    """Most memory that this process has used so far, MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def swap_video(

@@ -30,6 +30,7 @@ from vidswap.identities import SourceIdentity
 from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_published
 from vidswap.likeness import Sought
 from vidswap.locking import FileLock, LockTaken
+from vidswap.memory import give_back_free_memory
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
@@ -348,6 +349,7 @@ class _Piece:
             return
         writer.close()
         self._writer = None
+        give_back_free_memory()
         self.figures.warnings += [w for w in writer.warnings if w not in self.figures.warnings]
         chunk = Chunk(len(self.run.records), self._first[0], self._frames, self._first[1])
         state = None if last else self.analysis.borders.pop(chunk.end_frame)

@@ -33,8 +33,8 @@ _BEGIN_GAIN, _BEGIN_ROUNDS = 0.6, 4
 
 
 _OF_THE_PERSON = frozenset({"brow"})
-"""Measures that differ from person to person more than within one. Steered, the height of the brows took all of
-:data:`_LIMIT`, and its direction puts glasses on some faces."""
+"""Measures that differ from person to person more than within one. Steered, the height of the brows took all
+of :data:`_LIMIT`, and its direction puts glasses on some faces."""
 
 
 @dataclass(frozen=True)
