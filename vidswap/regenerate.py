@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from vidswap.compositing import bare_forehead, face_mask
+from vidswap.compositing import bare_forehead, beard_beyond, face_mask
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
 from vidswap.identities import to_image
@@ -21,6 +21,10 @@ from vidswap.stages import CROP_SIZE, FaceWork, Work, with_witnesses
 
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
+_NECK_ROOM = 11
+"""Tiles drawn below it where the target has a beard, which is replaced as far as it hangs."""
+_NO_BEARD = 0.25
+"""Share of hair on the chin up to which the neck is not looked at."""
 _SURE_FACE = 0.8
 """Presence from which the mesh of a drawn face is believed."""
 _SLACK = 10.0
@@ -40,6 +44,8 @@ class Regenerate:
     """Source codes refined for a track, by track and source."""
     steered: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     """Shot and steps along the steering's directions a track."""
+    beards: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Shot, and how much of the chin is hair that the new face has not, a track."""
 
     def __post_init__(self) -> None:
         self._mesher = self.session.new_mesher()  # no field: fields are saved with a run
@@ -113,13 +119,15 @@ class Regenerate:
             if self.session.steering is not None:
                 share = config.mix.steering * config.mix.strength
                 mixed = self.session.steering.apply(mixed, self.steered[face.face.track_id][1], share)
-            image = self._draw(mixed, face.solid, quad_size_px(face.quad))
+            image = self._draw(mixed, face.solid, quad_size_px(face.quad), below=self._room_below(face))
             drawn = self._face_drawn(image, face)
             solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
             if config.composite.regions == "face":
                 solid = solid * bare_forehead(image, face.crop.image, solid, face.crop.mesh_xyz)
             swap = Swap(image, solid, face.quad, face.face.track_id)
             face = with_witnesses(replace(face, swap=swap, solid=solid), self.session)
+            if config.composite.regions == "face":
+                face = replace(face, beyond=self._beard(face, work.shot))
             self._steer_on(face, drawn, image.shape[0])
             made.append(face)
         return work.with_faces(made)
@@ -148,7 +156,26 @@ class Regenerate:
             drawn.mesh_xyz / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
         )
 
-    def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
+    def _room_below(self, face: FaceWork) -> int:
+        """Tiles to draw under the mask: the neck is needed where a beard was, or may be."""
+        last = self.beards.get(face.face.track_id)
+        bearded = last is None or last[1] > _NO_BEARD
+        return _NECK_ROOM if bearded and self.config.composite.regions == "face" else _ROOM
+
+    def _beard(self, face: FaceWork, shot: int) -> np.ndarray | None:
+        """Where the target's beard hangs over the mask ``[128, 128]``."""
+        crop, track = face.crop, face.face.track_id
+        last = self.beards.get(track)
+        beyond, share = beard_beyond(
+            face.swap.image, crop.image, face.solid, crop.mesh_xyz,
+            occluded=face.occluded, share=last[1] if last and last[0] == shot else None,
+        )  # fmt: skip
+        self.beards[track] = shot, share
+        return beyond
+
+    def _draw(
+        self, code: torch.Tensor, mask: np.ndarray, quad_px: float, *, below: int = _ROOM
+    ) -> np.ndarray:
         """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
 
         S is the generator's size, halved where the frame shows the face smaller than that anyway.
@@ -156,7 +183,7 @@ class Regenerate:
         generator = self.session.generator
         halve = quad_px < _HALVE_BELOW * generator.resolution
         size = generator.resolution // 2 if halve else generator.resolution
-        window = mask_window(mask)
+        window = mask_window(mask, below=below)
         if window is None:
             return np.zeros((size, size, 3), np.float32)
         drawn = generator.synthesize(code, window=window)
@@ -165,8 +192,11 @@ class Regenerate:
         return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
 
 
-def mask_window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Tiles of the picture that a mask needs, with room for blurs; None when it is empty."""
+def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int, int] | None:
+    """Tiles of the picture that a mask needs, with room for blurs; None when it is empty.
+
+    :param below: tiles of room under the mask.
+    """
     grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
     rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
     if not len(rows):
@@ -175,9 +205,8 @@ def mask_window(mask: np.ndarray) -> tuple[int, int, int, int] | None:
         max(int(columns[0]) - _ROOM, 0),
         max(int(rows[0]) - _ROOM, 0),
         min(int(columns[-1]) + 1 + _ROOM, TILES),
-        min(int(rows[-1]) + 1 + _ROOM, TILES),
+        min(int(rows[-1]) + 1 + below, TILES),
     )
-
 
 
 _SEEN_BY = {

@@ -24,7 +24,7 @@ from vidswap.compositing import (
     residual_occlusion,
     steady_occlusion,
 )
-from vidswap.compositing.arrays import smoothstep
+from vidswap.compositing.arrays import resize_map, smoothstep
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
@@ -65,6 +65,8 @@ class FaceWork:
     """``[s, s, 3]`` the target as the generator redraws it, small."""
     occluded: np.ndarray | None = None
     """``[192, 192]`` what the occlusion network sees in front of the face; None without the network."""
+    beyond: np.ndarray | None = None
+    """``[128, 128]`` opacity of the new face beyond ``solid``, over the rim of a beard; None without one."""
 
 
 @dataclass(frozen=True)
@@ -472,6 +474,8 @@ class PasteFaces:
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
             )  # fmt: skip
+        if face.beyond is not None:  # light and grain are measured where both pictures show skin
+            mask = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
         return replace(swap, image=image, mask=mask)
 
     def _paste(self, frame: Frame, swap: Swap) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vidswap.compositing.beard import beard_beyond
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.hairline import bare_forehead
@@ -11,6 +12,7 @@ from vidswap.compositing.paste import BLENDS, Blend, composite
 
 __all__ = [
     "bare_forehead",
+    "beard_beyond",
     "BLENDS",
     "REGIONS",
     "Blend",

@@ -1,0 +1,157 @@
+"""The rim of the target's beard that would be left around a new face without one.
+
+The mask of a face ends at the mesh's oval, and a beard does not: hair of jaw and chin hangs beyond the
+outline. Where the new face has bare skin there, what is left of the beard frames it like a chin strap. Such
+hair is told from the two pictures: the target is darker than the new face, below the nose, in one piece with
+hair inside the outline. A collar, the shadow under a chin or long hair do not go on inside, or not far.
+"""
+
+from __future__ import annotations
+
+import kornia
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vidswap.compositing.arrays import gaussian_blur, resize, resize_map, smoothstep, to_array, to_tensor
+from vidswap.compositing.masks import face_outline, signed_distance
+from vidswap.landmarks import MOUTH
+from vidswap.records import FloatArray
+
+_SIZE = 128
+_NOSE_BASE = 2
+"""Mesh point between nose and upper lip."""
+_SEED = (6.0, 16.0)
+"""L* by which hair may, and must, be darker than the skin drawn in its place; broad light is taken off."""
+_GROW = (1.0, 9.0)
+"""The same for what is in one piece with it: the thin hair of a beard's edge."""
+_GREYER = 0.7
+"""L* that one unit of chroma less counts as: a beard in full light is greyer than skin, and hardly darker."""
+_OFF_COLOUR, _NO_SKIN = 14.0, 26.0
+"""Distance in a*, b* from the new face's cheeks at which the drawing may, and must, be no skin."""
+_SHADE, _DARK = 26.0, 40.0
+"""The same downwards in L*: a neck lies in the shade of its chin."""
+_BAND = (0.014, 0.06)
+"""Parts of the crop inside the outline between which a beard is looked for: the shadow under a chin may
+begin a little inside of where the mesh puts the jaw."""
+_REACH = 0.055
+"""Part of the crop beyond the outline up to which it is followed."""
+_RIM = 0.045
+"""Part of the crop inside the outline from which the mask is opaque by itself."""
+_STEPS = 18
+"""Pixels over which anything is followed."""
+_FEW, _MANY = 0.3, 0.55
+"""Share of that band around the chin that is hair at most without, and at least with, a beard."""
+_CLOSE_PX, _WIDEN_PX, _FEATHER_PX = 4, 2, 2.0
+_LEAST = 0.02
+_FRAMES = 6.0
+"""Time constant of the share, in frames."""
+
+
+def beard_beyond(
+    drawn: FloatArray,
+    target: FloatArray,
+    mask: FloatArray,
+    mesh_xyz: FloatArray,
+    *,
+    occluded: FloatArray | None = None,
+    share: float | None = None,
+) -> tuple[FloatArray | None, float]:
+    """Opacity of the new face where the target's beard hangs over the outline, to be joined with the mask.
+
+    :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param target: ``[T, T, 3]`` of the same quad.
+    :param mask: ``[M, M]`` the face. :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
+    :param occluded: ``[n, n]``, 1 where something is in front of the face, or behind it.
+    :param share: what the call for the frame before returned; None at a cut.
+    :return: ``[128, 128]`` in [0, 1], or None when there is no such place; and how much of the chin is hair
+        that the new face has not, smoothed over time: whether there is a beard must not flicker.
+    """
+    face = resize_map(mask, _SIZE)
+    place = (np.arange(_SIZE, dtype=np.float32) + 0.5) / _SIZE
+    nose, lip = float(mesh_xyz[_NOSE_BASE, 1]), float(mesh_xyz[list(MOUTH), 1].max())
+    cheeks = (face > 0.5) & (place[:, None] < nose)
+    if cheeks.sum() < 64 or (face > 0.5).sum() - cheeks.sum() < 64:
+        return None, share or 0.0
+    one, two = (to_array(kornia.color.rgb_to_lab(resize(to_tensor(x), _SIZE))) for x in (drawn, target))
+    bare = _skin(one, cheeks)
+    where = bare * smoothstep((place[:, None] - nose) / 0.04)
+    inside, seen, free = _inside(mesh_xyz, place), np.ones_like(bare), np.ones_like(bare)
+    if occluded is not None:
+        covered = _broad_only(resize_map(occluded, _SIZE))
+        seen, where = 1 - covered, where * (1 - covered)
+        # A hand reaches into the face. What ends at the jaw is background, or the neck.
+        free = 1 - _grown(covered * (inside > _BAND[1] / 2), covered)
+    darker = _darker(one, two, cheeks)
+    hair, thin = (where * smoothstep((darker - low) / (high - low)) for low, high in (_SEED, _GROW))
+    band = (inside > _BAND[0]) & (inside < _BAND[1])
+    share = _smoothed(hair, seen, band & (place[:, None] > lip), share)
+    grows = float(smoothstep((np.float32(share) - _FEW) / (_MANY - _FEW)))
+    if grows < _LEAST:
+        return None, share
+    beyond = _grown(hair * band, thin * smoothstep((inside + _REACH) / 0.012))
+    closed = -_widest(-_widest(beyond, _CLOSE_PX), _CLOSE_PX)
+    wide = to_tensor(_widest(closed, _WIDEN_PX))
+    # Not into what surrounds the drawn neck, nor over a hand, however soft the edge is.
+    soft = to_array(gaussian_blur(wide, _FEATHER_PX)) * bare * free
+    border = np.minimum(place, 1 - place) - 1.0 / _SIZE
+    # Well inside the outline the mask itself has the say, and who stands in front of the face.
+    rim = smoothstep((_RIM - inside) / 0.012) * smoothstep(np.minimum(border[:, None], border) / 0.02)
+    soft = (grows * soft * rim).astype(np.float32)
+    return (soft if soft.max() >= _LEAST else None), share
+
+
+def _smoothed(hair: FloatArray, seen: FloatArray, chin: np.ndarray, before: float | None) -> float:
+    """Share of hair on what is seen of the chin, which a hand may cover."""
+    visible = float(seen[chin].sum())
+    if visible < 0.3 * max(float(chin.sum()), 1.0):
+        return before or 0.0
+    now = float(hair[chin].sum()) / visible
+    return now if before is None else before + (1 - float(np.exp(-1.0 / _FRAMES))) * (now - before)
+
+
+def _skin(lab: FloatArray, cheeks: np.ndarray) -> FloatArray:
+    """Where a drawing ``[n, n, 3]`` in L*a*b* has bare skin, ``[n, n]`` in [0, 1]."""
+    usual = np.median(lab[cheeks], axis=0)
+    away = np.hypot(lab[..., 1] - usual[1], lab[..., 2] - usual[2])
+    skin = smoothstep((_NO_SKIN - away) / (_NO_SKIN - _OFF_COLOUR))
+    skin = skin * smoothstep((lab[..., 0] - usual[0] + _DARK) / (_DARK - _SHADE))
+    return to_array(gaussian_blur(to_tensor(-_widest(-skin, 1)), 0.7))
+
+
+def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
+    """By how much the second of two pictures in L*a*b* is darker and greyer than the first, ``[n, n]``."""
+    colour = [np.hypot(lab[..., 1], lab[..., 2]) for lab in (one, two)]
+    difference = one[..., 0] - two[..., 0] + _GREYER * (colour[0] - colour[1])
+    difference = to_array(gaussian_blur(to_tensor(difference), 1.0))
+    # Light from the side: a line through what the halves of the cheeks say.
+    columns = np.broadcast_to(np.arange(_SIZE, dtype=np.float32), cheeks.shape)
+    middle = float(np.median(columns[cheeks]))
+    halves = [cheeks & (columns <= middle), cheeks & (columns >= middle)]
+    (x0, y0), (x1, y1) = ((np.median(columns[h]), np.median(difference[h])) for h in halves)
+    light = y0 + (y1 - y0) * np.clip((columns - x0) / max(x1 - x0, 1.0), -0.5, 1.5)
+    return difference - light
+
+
+def _broad_only(occluded: FloatArray) -> FloatArray:
+    """A map of occluders without its specks, of which a beard gives many: nothing thinner than a finger."""
+    return _widest(-_widest(-occluded, 2), 2)
+
+
+def _inside(mesh_xyz: FloatArray, place: FloatArray) -> FloatArray:
+    """Distance to the outline of the face, positive inside, ``[128, 128]``."""
+    x, y = np.meshgrid(place, place)
+    outline = face_outline(mesh_xyz)
+    return signed_distance(outline, np.stack([x, y], -1).reshape(-1, 2)).reshape(_SIZE, _SIZE)
+
+
+def _grown(seeds: FloatArray, limit: FloatArray) -> FloatArray:
+    """Grey geodesic dilation of ``seeds`` under ``limit``: no thresholds, which pixels cross to and fro."""
+    under, grown = to_tensor(limit.astype(np.float32)), to_tensor(seeds.astype(np.float32))
+    for _ in range(_STEPS):
+        grown = torch.minimum(F.max_pool2d(grown, 3, stride=1, padding=1), under)
+    return to_array(grown)
+
+
+def _widest(values: FloatArray, reach: int) -> FloatArray:
+    """The largest value within ``reach`` pixels."""
+    return to_array(F.max_pool2d(to_tensor(values), 2 * reach + 1, stride=1, padding=reach))
