@@ -1,6 +1,6 @@
 """A face carried on by its picture where the mesh network loses it: in a blur.
 
-The face as it was last seen well is laid over the next pictures by a similarity transform (Lucas and
+The face as it was last seen well is laid over the next pictures by a turn and a shift (Lucas and
 Kanade 1981, in the inverse compositional form of Baker and Matthews 2004), both low-passed, so that a blur
 changes little of either. What is in front of a face changes it altogether: the two then do not agree.
 """
@@ -47,19 +47,20 @@ def carry(rgb: NDArray[np.uint8], patch: Array, quad: Array) -> tuple[Array, flo
     """
     template = _normal(patch)
     gy, gx = np.gradient(template, 1 / _SIDE)
-    # Parameters: scale - 1, turn, shift right, shift down, all in sides of the square.
-    steep = np.stack([gx * _X + gy * _Y, gy * _X - gx * _Y, gx, gy]).reshape(4, -1)
+    # Turn, shift right, shift down, in sides of the square. No scale: a strong blur draws the dark of the
+    # hair into the face, which a free scale followed by 5 % where the face itself stayed as large as it was.
+    steep = np.stack([gy * _X - gx * _Y, gx, gy]).reshape(3, -1)
     weighted = steep * _WINDOW.ravel()
     inverse = np.linalg.pinv(weighted @ steep.T)
     matrix, shift = np.eye(2), np.zeros(2)  # of the unit square, around its centre
     for _ in range(_STEPS):
         now = _normal(patch_of(rgb, _placed(quad, matrix, shift)))
-        a, b, right, down = inverse @ (weighted @ (now - template).ravel())
-        step = np.array([[1 + a, -b], [b, 1 + a]])
+        turn, right, down = inverse @ (weighted @ (now - template).ravel())
+        step = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
         # The step moves the template; the square goes the other way.
-        matrix = matrix @ np.linalg.inv(step)
+        matrix = matrix @ step.T
         shift = shift - matrix @ np.array([right, down])
-        if max(abs(right), abs(down)) < 2e-4 and max(abs(a), abs(b)) < 5e-4:
+        if max(abs(right), abs(down)) < 2e-4 and abs(turn) < 5e-4:
             break
     found = _placed(quad, matrix, shift)
     return found, agreement(patch, patch_of(rgb, found))
