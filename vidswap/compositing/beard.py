@@ -41,8 +41,8 @@ _RIM = 0.045
 _STEPS = 18
 """Pixels over which anything is followed."""
 _FEW, _MANY = 0.4, 0.65
-"""Share of that band around the chin that is hair at most without, and at least with, a beard. Two women had up
-to 0.13 in 44 frames, a bearded man from 0.84 in 30; against his own beard, drawn too light, 0.3 to 0.7."""
+"""Share of that band around the chin that is hair at most without, and at least with, a beard. Two women had
+up to 0.13 in 44 frames, a bearded man from 0.84 in 30; against his own beard, drawn too light, 0.3 to 0.7."""
 _CLOSE_PX, _WIDEN_PX, _FEATHER_PX = 4, 2, 2.0
 _LEAST = 0.02
 _FRAMES = 6.0
