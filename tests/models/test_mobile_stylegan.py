@@ -117,3 +117,13 @@ def test_unknown_sizes_and_windows_are_refused(generator: MobileStyleGAN) -> Non
 def test_other_weights_are_refused(weights_home: Path) -> None:
     with pytest.raises(WeightsError, match="not MobileStyleGAN"):
         MobileStyleGAN.load(weights.locate("dlib-resnet"))
+
+
+def test_half_the_size_is_the_picture_area_downsampled(generator: MobileStyleGAN) -> None:
+    with torch.no_grad():
+        whole = torch.nn.functional.avg_pool2d(generator.synthesize(code(generator, 5)), 2)
+        half = generator.synthesize(code(generator, 5), size=512)
+        part = generator.synthesize(code(generator, 5), size=512, window=(32, 24, 96, 120))
+    assert half.shape == (1, 3, 512, 512)
+    torch.testing.assert_close(half, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(part, half[:, :, 96:480, 128:384], atol=1e-5, rtol=0)

@@ -173,7 +173,7 @@ def path_correction(generator: Generator, code: Tensor, size: int) -> Tensor:
 
     :return: ``[1, 3, size, size]``.
     """
-    full = area_downsample(generator.synthesize(code), size)
+    full = area_downsample(generator.synthesize(code, size=generator.resolution // 2), size)
     return full - generator.synthesize(code, size=size)
 
 

@@ -40,7 +40,12 @@ class Generator(Protocol):
         size: int = 1024,
         window: tuple[int, int, int, int] | None = None,
     ) -> Tensor:
-        """The picture at a size, or at full size only the part in a window (in tiles)."""
+        """The picture at a size.
+
+        :param size: ``resolution``; half of it, area-downsampled; or less, as near to that as the generator
+            can give cheaply.
+        :param window: at ``resolution`` and half of it: only this part (left, top, right, bottom in tiles).
+        """
         ...
 
 

@@ -37,19 +37,27 @@ Window = tuple[int, int, int, int]
 """Left, top, right, bottom in tiles."""
 
 
-def inverse_haar(x: Tensor) -> Tensor:
-    """Inverse Haar transform: ``[B, 4C, H, W]`` to ``[B, C, 2H, 2W]``.
+def inverse_haar(x: Tensor, style: Tensor | None = None) -> Tensor:
+    """Inverse Haar transform: ``[B, 4C, H, W]`` to ``[B, C, 2H, 2W]``, both best in channels-last memory.
 
     The first quarter of the channels is the low band, the rest is ``[C, 3]`` of the bands lh, hl, hh.
+
+    :param style: ``[B, 4C]``, by which the channels are scaled first.
     """
-    batch, channels, height, width = x.shape
+    # Written row by row in the order of the memory: as a pixel shuffle it takes three times as long.
+    x = x.permute(0, 2, 3, 1)
+    x = 0.5 * x if style is None else x * (0.5 * style)[:, None, None]
+    batch, height, width, channels = x.shape
     count = channels // 4
-    low = x[:, :count]
-    lh, hl, hh = x[:, count:].reshape(batch, count, 3, height, width).unbind(2)
+    low = x[..., :count]
+    lh, hl, hh = x[..., count:].reshape(batch, height, width, count, 3).unbind(4)
     plus, minus = low + lh, low - lh
     plus2, minus2 = hl + hh, hl - hh
-    corners = torch.stack((plus + plus2, plus - plus2, minus + minus2, minus - minus2), dim=2)
-    return functional.pixel_shuffle(corners.reshape(batch, channels, height, width), 2) * 0.5
+    row = (batch, height, 1, 2 * width, count)
+    upper = torch.stack((plus + plus2, plus - plus2), dim=3).view(row)
+    lower = torch.stack((minus + minus2, minus - minus2), dim=3).view(row)
+    image = torch.cat((upper, lower), dim=2).view(batch, 2 * height, 2 * width, count)
+    return image.permute(0, 3, 1, 2)
 
 
 def _channel_scale(x: Tensor, style: Tensor) -> Tensor:
@@ -73,15 +81,17 @@ class _Convolution(nn.Module):
             noise = noise[top:bottom, left:right]
         if self.depthwise is None:
             x = functional.conv2d(_channel_scale(x, style), self.weight, self.bias, padding=1)
+            return functional.leaky_relu_(x + noise, 0.2)
+        kernel = self.depthwise
+        if x.shape[0] == 1:  # one image: scaling the kernel is cheaper than scaling the picture
+            kernel = kernel * style[0, :, None, None, None]
         else:
-            kernel = self.depthwise
-            if x.shape[0] == 1:  # one image: scaling the kernel is cheaper than scaling the picture
-                kernel = kernel * style[0, :, None, None, None]
-            else:
-                x = _channel_scale(x, style)
-            x = functional.conv2d(x, kernel, padding=1, groups=x.shape[1])
-            x = functional.conv2d(x, self.weight, self.bias)
-        return functional.leaky_relu_(x + noise, 0.2)
+            x = _channel_scale(x, style)
+        x = functional.conv2d(x, kernel, padding=1, groups=x.shape[1])
+        # In channels-last memory a dense 1x1 convolution is one matrix product, without any copy. (What is
+        # changed in place is not a view: autograd would copy all of it.)
+        x = functional.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias)
+        return functional.leaky_relu_(x.add_(noise[:, :, None]), 0.2).permute(0, 3, 1, 2)
 
 
 class MobileStyleGAN(nn.Module):
@@ -207,7 +217,7 @@ class MobileStyleGAN(nn.Module):
             if window is not None and stage == _WINDOW_STAGE:
                 left, top, right, bottom = window
                 x = x[:, :, top:bottom, left:right]
-            x = inverse_haar(_channel_scale(x, self.styles[up](w_plus[:, up])))
+            x = inverse_haar(x, self.styles[up](w_plus[:, up]))
             for index in (up + 1, up + 2):
                 x = self.convs[str(index)](x, self.styles[index](w_plus[:, index]), seen)
         return x
@@ -217,18 +227,21 @@ class MobileStyleGAN(nn.Module):
     ) -> Tensor:
         """Images ``[B, 3, size, size]``, RGB in about [-1, 1], from W+ ``[B, 23, 512]``.
 
-        :param size: 1024, or 128 / 256 for the cheap paths when their heads are loaded.
-        :param window: at 1024 only: left, top, right, bottom in 1/128 of the side; gives just that part
+        :param size: 1024; 512, which is the same picture area-downsampled; or 128 / 256 for the cheap paths
+            when their heads are loaded.
+        :param window: at 1024 and 512: left, top, right, bottom in 1/128 of the side; gives just that part
             of the same picture, for less work.
         :raises ValueError: for another size or shape, or a window outside of 0..128.
         """
-        if size != RESOLUTION:
+        if size not in (RESOLUTION, RESOLUTION // 2):
             if str(size) not in self.heads:
-                raise ValueError(f"size: expected {RESOLUTION} or one of {list(self.heads)}, got {size}")
+                raise ValueError(
+                    f"size: expected {RESOLUTION}, {RESOLUTION // 2} or one of {list(self.heads)}, got {size}"
+                )
             features = self.features(w_plus, _HEAD_STAGE[size] + 1)
             return self.heads[str(size)](features, self.rest_modulations(w_plus, size))
         if window is None:
-            return self._rgb(self.features(w_plus), w_plus)
+            return self._rgb(self.features(w_plus), w_plus, size)
         left, top, right, bottom = window
         if not (0 <= left < right <= TILES and 0 <= top < bottom <= TILES):
             raise ValueError(f"window: expected left < right and top < bottom in 0..{TILES}, got {window}")
@@ -236,13 +249,17 @@ class MobileStyleGAN(nn.Module):
             max(left - _HALO, 0), max(top - _HALO, 0),
             min(right + _HALO, TILES), min(bottom + _HALO, TILES),
         )  # fmt: skip
-        image = self._rgb(self.features(w_plus, window=wide), w_plus)
-        pixels = RESOLUTION // TILES
+        image = self._rgb(self.features(w_plus, window=wide), w_plus, size)
+        pixels = size // TILES
         x, y = (left - wide[0]) * pixels, (top - wide[1]) * pixels
         return image[:, :, y : y + (bottom - top) * pixels, x : x + (right - left) * pixels]
 
-    def _rgb(self, features: Tensor, w_plus: Tensor) -> Tensor:
-        return inverse_haar(self.to_img(_channel_scale(features, self.styles[-1](w_plus[:, -1]))))
+    def _rgb(self, features: Tensor, w_plus: Tensor, size: int) -> Tensor:
+        scaled = _channel_scale(features, self.styles[-1](w_plus[:, -1]))
+        if size == RESOLUTION:
+            return inverse_haar(self.to_img(scaled))
+        # Half the low band is the mean of 2x2 pixels: the three other bands cancel in it.
+        return 0.5 * functional.conv2d(scaled, self.to_img.weight[:3], self.to_img.bias[:3])
 
 
 def _fingerprint(tensors: dict[str, Tensor]) -> str:
