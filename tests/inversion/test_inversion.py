@@ -91,7 +91,7 @@ def test_an_encoder_is_used_where_it_is_better(networks) -> None:
 def test_a_frame_rests_at_its_prediction_only_after_a_fitted_one(networks) -> None:
     generator, identity = networks
     inverter = Inverter(generator, identity, replace(CONFIG, rest_db=30.0))
-    first, second = code(generator, 3), torch.lerp(code(generator, 3), code(generator, 4), 0.08)
+    first, second = code(generator, 3), torch.lerp(code(generator, 3), code(generator, 4), 0.25)
     _, state = inverter.step(picture(generator, first), None)
     resting, state = inverter.step(picture(generator, second), state)
     assert resting.steps == 0 and state.rested
