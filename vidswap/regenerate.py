@@ -186,8 +186,7 @@ class Regenerate:
         window = mask_window(mask, below=below)
         if window is None:
             return np.zeros((size, size, 3), np.float32)
-        drawn = generator.synthesize(code, window=window)
-        part = to_image(torch.nn.functional.avg_pool2d(drawn, 2) if halve else drawn)
+        part = to_image(generator.synthesize(code, size=size, window=window))
         left, top, right, bottom = (edge * size // TILES for edge in window)
         return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
 
