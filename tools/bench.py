@@ -30,8 +30,8 @@ import torch
 from vidswap.identities import prepare_source, to_tensor
 from vidswap.inversion.fit import fit_pivot
 from vidswap.inversion.losses import face_psnr, fit_target
-from vidswap.models.rgb_head import area_downsample
 from vidswap.memory import peak_memory_mb
+from vidswap.models.rgb_head import area_downsample
 from vidswap.pipeline import Swapper
 from vidswap.settings import load_config
 from vidswap.stages import CropFaces, FindFaces, InvertFaces, Selection
