@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from vidswap.compositing import bare_forehead, beard_beyond, face_mask
+from vidswap.compositing import bare_forehead, beard_beyond, carry_skin_on, face_mask
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
 from vidswap.identities import to_image
@@ -123,7 +123,9 @@ class Regenerate:
             drawn = self._face_drawn(image, face)
             solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
             if config.composite.regions == "face":
-                solid = solid * bare_forehead(image, face.crop.image, solid, face.crop.mesh_xyz)
+                mesh = face.crop.mesh_xyz
+                solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
+                image = carry_skin_on(image, solid, mesh)
             swap = Swap(image, solid, face.quad, face.face.track_id)
             face = with_witnesses(replace(face, swap=swap, solid=solid), self.session)
             if config.composite.regions == "face":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vidswap.compositing.background import carry_skin_on
 from vidswap.compositing.beard import beard_beyond
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
@@ -19,6 +20,7 @@ __all__ = [
     "ColorMatcher",
     "ColorMethod",
     "ColorState",
+    "carry_skin_on",
     "combine",
     "composite",
     "doubt",

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from vidswap.compositing.arrays import gaussian_blur, resize, resize_map, smoothstep, to_array, to_tensor
+from vidswap.compositing.background import drawn_background
 from vidswap.compositing.masks import face_outline, signed_distance
 from vidswap.landmarks import MOUTH
 from vidswap.records import FloatArray
@@ -116,6 +117,7 @@ def _skin(lab: FloatArray, cheeks: np.ndarray) -> FloatArray:
     away = np.hypot(lab[..., 1] - usual[1], lab[..., 2] - usual[2])
     skin = smoothstep((_NO_SKIN - away) / (_NO_SKIN - _OFF_COLOUR))
     skin = skin * smoothstep((lab[..., 0] - usual[0] + _DARK) / (_DARK - _SHADE))
+    skin = skin * (1 - drawn_background(lab, cheeks))
     return to_array(gaussian_blur(to_tensor(-_widest(-skin, 1)), 0.7))
 
 
