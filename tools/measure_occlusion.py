@@ -39,6 +39,7 @@ from vidswap.stages import (
     FindFaces,
     InvertFaces,
     PasteFaces,
+    SeeOccluders,
     Selection,
     see_occluders,
 )
@@ -190,7 +191,7 @@ def measure_source(clip: Path, source: str, outlines: dict, steps: int, sheet: P
     for index, frame in sorted(before.items()):
         work = InvertFaces(session)(witnesses.crop(witnesses.find(frame)))
         work = work.with_faces(replace(face, source=person) for face in work.faces)
-        work = Regenerate(session)(work)
+        work = Regenerate(session)(SeeOccluders(session)(work))
         after["with the network"][index], _ = PasteFaces(session.config)(work)
         blind = work.with_faces(replace(face, occluded=None) for face in work.faces)
         after["without"][index], _ = PasteFaces(session.config)(blind)

@@ -35,7 +35,7 @@ from vidswap.regenerate import Regenerate
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.sources import parse_source
-from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection, Work
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, SeeOccluders, Selection, Work
 from vidswap.video import grab_frame, open_frames, probe, read_region
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
@@ -150,7 +150,7 @@ class Judge:
 def swapped(session: Session, work: Work, source: SourceIdentity) -> np.ndarray:
     """The target's crop after paste-back, ``[512, 512, 3]``."""
     face = replace(work.faces[0], source=source)
-    drawn = Regenerate(session)(work.with_faces([face]))
+    drawn = Regenerate(session)(SeeOccluders(session)(work.with_faces([face])))
     frame, _ = PasteFaces(session.config)(drawn)
     box = (0, 0, *frame.upright_size_wh)
     image, _ = warp.crop(read_region(frame, box), face.quad / frame.display_scale_xy, face.crop.size)

@@ -31,6 +31,7 @@ from vidswap.stages import (
     FixedLagStage,
     InvertFaces,
     PasteFaces,
+    SeeOccluders,
     Selection,
     Work,
     smooth_latents,
@@ -126,6 +127,7 @@ class Analysis:
         session = self.session
         return [
             *self.stages_to_pivots(),
+            Stage("see occluders", SeeOccluders(session)),
             Stage("generate", _Stated(self, "generate", Regenerate(session))),
             Stage("paste", _Stated(self, "paste", PasteFaces(session.config))),
         ]

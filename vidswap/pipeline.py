@@ -33,6 +33,7 @@ from vidswap.stages import (
     FixedLagStage,
     InvertFaces,
     PasteFaces,
+    SeeOccluders,
     Selection,
     smooth_latents,
     smooth_quads,
@@ -75,7 +76,11 @@ def build_stages(
         stages.append(Stage("invert", InvertFaces(session)))
     if given is None and smooth.latent > 0 and smooth.lag > 0:
         stages.append(Stage("steady latents", FixedLagStage(smooth.lag, smooth_latents(smooth.latent))))
-    stages += [Stage("generate", Regenerate(session)), Stage("paste", PasteFaces(session.config))]
+    stages += [
+        Stage("see occluders", SeeOccluders(session)),
+        Stage("generate", Regenerate(session)),
+        Stage("paste", PasteFaces(session.config)),
+    ]
     return stages
 
 

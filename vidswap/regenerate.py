@@ -17,7 +17,7 @@ from vidswap.mixing import refine_source
 from vidswap.models import TILES
 from vidswap.records import Face, Swap
 from vidswap.session import Session
-from vidswap.stages import CROP_SIZE, FaceWork, Work, with_witnesses
+from vidswap.stages import CROP_SIZE, FaceWork, Work
 
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
@@ -37,7 +37,7 @@ _COVERED = 0.3
 
 @dataclass
 class Regenerate:
-    """Stage: mix with the source and draw the new face (and the old one, small, to see what it misses)."""
+    """Stage: mix with the source and draw the new face."""
 
     session: Session
     refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Regenerate:
                 solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
                 image = carry_skin_on(image, solid, mesh)
             swap = Swap(image, solid, face.quad, face.face.track_id)
-            face = with_witnesses(replace(face, swap=swap, solid=solid), self.session)
+            face = replace(face, swap=swap, solid=solid)
             if config.composite.regions == "face":
                 face = replace(face, beyond=self._beard(face, work.shot))
             self._steer_on(face, drawn, image.shape[0])

@@ -43,6 +43,8 @@ Log = Callable[[str], None]
 Tell = Callable[[int], None]
 
 _LOG = logging.getLogger(__name__)
+_TRIM_EVERY = 16
+"""Frames after which what the allocator holds free is given back."""
 _STATE = "state"
 _OWN = ("state", "joined", "marked", ".chunk-", ".joined", ".marked", ".vidswap-")
 """How the names of the run's files begin, beside those of the journal."""
@@ -341,6 +343,8 @@ class _Piece:
         self._writer.write(frame)
         self._frames += 1
         self._swapped += swapped
+        if self._frames % _TRIM_EVERY == 0:
+            give_back_free_memory()
 
     def finish(self, *, last: bool) -> None:
         """Close and enter the chunk, if there is one."""
@@ -349,7 +353,6 @@ class _Piece:
             return
         writer.close()
         self._writer = None
-        give_back_free_memory()
         self.figures.warnings += [w for w in writer.warnings if w not in self.figures.warnings]
         chunk = Chunk(len(self.run.records), self._first[0], self._frames, self._first[1])
         state = None if last else self.analysis.borders.pop(chunk.end_frame)

@@ -30,6 +30,7 @@ from vidswap.stages import (
     FindFaces,
     InvertFaces,
     PasteFaces,
+    SeeOccluders,
     Selection,
     Work,
 )
@@ -114,7 +115,7 @@ class _Works:
 
 def _rows(session: Session, work: Work, draw: Regenerate) -> list[list[np.ndarray]]:
     """Pictures of one frame, a row a face; every stage is run by hand."""
-    work = draw(work)
+    work = draw(SeeOccluders(session)(work))
     paste = PasteFaces(session.config)
     swaps = [paste.finish(face, work) for face in work.faces]
     finished, _ = PasteFaces(session.config)(work)

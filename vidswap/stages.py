@@ -445,6 +445,17 @@ class InvertFaces:
         return work.with_faces(made)
 
 
+@dataclass(frozen=True)
+class SeeOccluders:
+    """Stage: what the masks ask about occluders. One of its own, since it need not wait for the new face."""
+
+    session: Session
+
+    @torch.no_grad()
+    def __call__(self, work: Work) -> Work:
+        return work.with_faces(with_witnesses(face, self.session) for face in work.faces)
+
+
 @dataclass
 class PasteFaces:
     """Stage: mask, colour, detail, and back into the frame's own samples."""
