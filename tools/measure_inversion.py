@@ -95,7 +95,7 @@ def tuned_row(session: Session, name: str, crops: list[AlignedCrop], codes: list
     images = [to_tensor(crop.image, session.device) for crop in crops]
     picks = range(0, len(images), max(1, len(images) // 6))
     tuned, report = tune_generator(
-        session.generator, session.identity,
+        session.full_generator, session.identity,
         [images[i] for i in picks], [codes[i] for i in picks], config=config,
     )  # fmt: skip
     bare = [bare_face(session, crop) for crop in crops]

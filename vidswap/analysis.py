@@ -100,6 +100,7 @@ def analysis_key(session: Session, selection: Selection, **clip: JSON) -> dict[s
         "tracks": sorted(selection.per_track),
         "reference": None if selection.reference is None else selection.reference.key,
         "device": session.device.type,
+        "precision": session.precision,
         **clip,
     }
 

@@ -167,6 +167,9 @@ class RunConfig:
     """``auto``, ``cpu`` or ``cuda``."""
     threads: int = 0
     """Threads for the networks; 0 chooses."""
+    precision: Literal["auto", "full", "bfloat16"] = "auto"
+    """Numbers that the generator computes with. bfloat16 takes half the time on processors that multiply in
+    that format, and is what ``auto`` means on those (on a CPU); its pictures differ by about 50 dB."""
     video: VideoConfig = field(default_factory=VideoConfig)
     faces: FaceConfig = field(default_factory=FaceConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)

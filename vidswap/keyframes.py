@@ -55,7 +55,7 @@ def tuned_for(
         return session
     config = session.config.inversion
     tuned, report = tune_generator(
-        session.generator, session.identity, images, codes, config=config
+        session.full_generator, session.identity, images, codes, config=config
     )
     log(
         f"generator tuned on {len(images)} keyframes: face {report.psnr_before:.1f} -> "

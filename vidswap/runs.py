@@ -263,7 +263,7 @@ class ChunkedRun:
         options: dict[str, Any] = as_dict(session.config)
         for name in ("threads", "device", "runs"):
             del options[name]
-        options["device"] = session.device.type
+        options["device"], options["precision"] = session.device.type, session.precision
         mark = options.pop("mark")
         if mark["visible_label"] is not None:  # who signs is decided at the end, and changes no frame
             options["mark"] = {name: mark[name] for name in mark if not name.startswith("sign_")}

@@ -42,6 +42,12 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for it; without them bfloat16 is slower than float32."""
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
 @dataclass(frozen=True)
 class Session:
     """Everything that is loaded once: networks, device, caches."""
@@ -57,8 +63,22 @@ class Session:
         return choose_device(self.config.device)
 
     @cached_property
-    def generator(self) -> Generator:
+    def full_generator(self) -> Generator:
+        """The generator in float32, for tuning its weights."""
         return load_generator(self.config.generator, weights.locate, self.device)
+
+    @cached_property
+    def precision(self) -> str:
+        """``full`` or ``bfloat16``, as the settings and the processor have it."""
+        wanted = self.config.precision
+        if wanted != "auto":
+            return wanted
+        return "bfloat16" if self.device.type == "cpu" and _multiplies_bfloat16() else "full"
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The generator that inverts and draws."""
+        return self.full_generator.in_bfloat16() if self.precision == "bfloat16" else self.full_generator
 
     @cached_property
     def identity(self) -> DlibIdentity:
@@ -127,11 +147,11 @@ class Session:
         return FaceMesher(weights.locate("facemesh"), weights.locate("iris"))
 
     def with_generator(self, generator: Generator) -> Session:
-        """The same session with another generator (a tuned one); all else is shared."""
+        """The same session with another generator (a tuned one, in float32); all else is shared."""
         other = Session(self.config)
         shared = ("device", "identity", "encoder", "mixer", "cache", "occlusion_net", "steering")
         other.__dict__.update({name: getattr(self, name) for name in shared})
-        other.__dict__["generator"] = generator
+        other.__dict__["full_generator"] = generator
         return other
 
     def describe(self) -> str:
@@ -140,6 +160,7 @@ class Session:
         parts = [f"{name} ({weights.CATALOGUE[name].licence})" for name in names]
         device = torch.cuda.get_device_name(0) if self.device.type == "cuda" else "CPU"
         return (
-            f"device: {device}, {torch.get_num_threads()} threads; weights: {', '.join(parts)}; "
+            f"device: {device}, {torch.get_num_threads()} threads, precision: {self.precision}; "
+            f"weights: {', '.join(parts)}; "
             f"mixer: {self.mixer.name}; encoder: {'yes' if self.encoder is not None else 'no'}"
         )

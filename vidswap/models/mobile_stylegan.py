@@ -9,6 +9,7 @@ On a CPU one image at a time is fastest (the working set stays in cache), on a G
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -170,6 +171,14 @@ class MobileStyleGAN(nn.Module):
         first = 3 * _HEAD_STAGE[size] + 4
         return torch.cat([self.styles[i](w_plus[:, i]) for i in range(first, N_STYLES)], dim=1)
 
+    def in_bfloat16(self) -> MobileStyleGAN:
+        """A copy that computes its features in bfloat16: pictures within about 50 dB of these, half the time
+        on processors that multiply in that format. Latents, styles and pictures stay float32."""
+        twin = copy.deepcopy(self)
+        twin.convs.to(torch.bfloat16)
+        twin.const = nn.Parameter(twin.const.to(torch.bfloat16), requires_grad=False)
+        return twin
+
     @torch.no_grad()
     def measure_w(self, count: int = 4096) -> None:
         """Set ``w_avg`` [512] and ``w_std`` (mean over axes of W's standard deviation) from samples."""
@@ -208,7 +217,7 @@ class MobileStyleGAN(nn.Module):
         """
         if w_plus.ndim != 3 or w_plus.shape[1:] != (N_STYLES, W_DIM):
             raise ValueError(f"w_plus: expected [B, {N_STYLES}, {W_DIM}], got {tuple(w_plus.shape)}")
-        style = self.styles[0](w_plus[:, 0])
+        style = self._style(0, w_plus)
         x = self.const.expand(w_plus.shape[0], -1, -1, -1)
         x = self.convs["0"](x.contiguous(memory_format=torch.channels_last), style)
         for stage in range(stages):
@@ -217,10 +226,13 @@ class MobileStyleGAN(nn.Module):
             if window is not None and stage == _WINDOW_STAGE:
                 left, top, right, bottom = window
                 x = x[:, :, top:bottom, left:right]
-            x = inverse_haar(x, self.styles[up](w_plus[:, up]))
+            x = inverse_haar(x, self._style(up, w_plus))
             for index in (up + 1, up + 2):
-                x = self.convs[str(index)](x, self.styles[index](w_plus[:, index]), seen)
+                x = self.convs[str(index)](x, self._style(index, w_plus), seen)
         return x
+
+    def _style(self, index: int, w_plus: Tensor) -> Tensor:
+        return self.styles[index](w_plus[:, index]).to(self.const.dtype)
 
     def synthesize(
         self, w_plus: Tensor, *, size: int = RESOLUTION, window: Window | None = None
@@ -239,7 +251,7 @@ class MobileStyleGAN(nn.Module):
                     f"size: expected {RESOLUTION}, {RESOLUTION // 2} or one of {list(self.heads)}, got {size}"
                 )
             features = self.features(w_plus, _HEAD_STAGE[size] + 1)
-            return self.heads[str(size)](features, self.rest_modulations(w_plus, size))
+            return self.heads[str(size)](features.float(), self.rest_modulations(w_plus, size))
         if window is None:
             return self._rgb(self.features(w_plus), w_plus, size)
         left, top, right, bottom = window
@@ -255,7 +267,7 @@ class MobileStyleGAN(nn.Module):
         return image[:, :, y : y + (bottom - top) * pixels, x : x + (right - left) * pixels]
 
     def _rgb(self, features: Tensor, w_plus: Tensor, size: int) -> Tensor:
-        scaled = _channel_scale(features, self.styles[-1](w_plus[:, -1]))
+        scaled = _channel_scale(features.float(), self.styles[-1](w_plus[:, -1]))
         if size == RESOLUTION:
             return inverse_haar(self.to_img(scaled))
         # Half the low band is the mean of 2x2 pixels: the three other bands cancel in it.
