@@ -28,6 +28,8 @@ _INSIDE = (0.05, 0.07)
 _OUTSIDE = (-0.018, -0.004)
 """The same beyond it: little, since a beard that is followed over drawn skin must not end in the target's own
 background."""
+_TEMPLES = 0.12
+"""Part of the crop above the eyes from which on it is looked for."""
 _SPREAD = 2.5
 """Standard deviation of what skin is carried on from, in 1/128 of the crop."""
 _LEAST = 0.05
@@ -60,7 +62,7 @@ def carry_skin_on(drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray) -> 
     eyes = float(mesh_xyz[[*LEFT_EYE, *RIGHT_EYE], 1].mean())
     ring = smoothstep((_INSIDE[1] - inside) / (_INSIDE[1] - _INSIDE[0]))
     ring = ring * smoothstep((inside - _OUTSIDE[0]) / (_OUTSIDE[1] - _OUTSIDE[0]))
-    ring = ring * smoothstep((place[:, None] - eyes) / 0.04)
+    ring = ring * smoothstep((place[:, None] - eyes + _TEMPLES) / 0.04)
     small = resize(to_tensor(drawn), _SIZE)
     lab = to_array(kornia.color.rgb_to_lab(small))
     paler = drawn_background(lab, skin)
