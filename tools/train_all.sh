@@ -22,5 +22,6 @@ train heads
 train directions
 train encoder
 train mixer
+train occlusion
 train analyse
 echo "done: $folder"

@@ -40,8 +40,8 @@ class MixerOptions:
     seed: int = 1
     same_share: float = 0.05
     """Share of pairs of a face with itself. (The gated form is exact on them.)"""
-    identity: float = 1.0
-    teacher: float = 0.4
+    identity: float = 1.4
+    teacher: float = 0.6
     """Weight of the second identity network (one minus the cosine), when there is one."""
     outside: float = 1.2
     light: float = 1.0
@@ -50,7 +50,7 @@ class MixerOptions:
     mouth: float = 0.5
     eyes: float = 0.5
     gaze: float = 0.5
-    pose: float = 0.8
+    pose: float = 1.0
     save_every: int = 50
     held_out: int = 64
     """Codes at the end of the bank that are never trained on."""

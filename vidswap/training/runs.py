@@ -41,7 +41,7 @@ Log = Callable[[str], None]
 class BankOptions:
     """The faces that the mixer learns on."""
 
-    faces: int = 2200
+    faces: int = 4200
     """Faces of the bank."""
     bank_seed: int = 11
     """Seed of the bank; it is made once and kept in the folder."""
