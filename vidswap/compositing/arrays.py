@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import kornia
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vidswap.records import FloatArray
+
+_MATRIX_SIDE = 160
+"""Side of a map up to which a blur is a product of matrices."""
 
 
 def smoothstep(value: NDArray[np.floating]) -> FloatArray:
@@ -55,10 +59,62 @@ def gaussian_blur(tensor: torch.Tensor, sigma: float) -> torch.Tensor:
     """Separable Gaussian with mirrored borders; ``sigma`` in pixels, 0 returns the input."""
     if sigma < 0.15:
         return tensor
-    side = min(tensor.shape[-2:])
-    radius = min(max(1, int(np.ceil(3.0 * sigma))), side - 1)
-    kernel = 2 * radius + 1
-    return kornia.filters.gaussian_blur2d(tensor, (kernel, kernel), (sigma, sigma))
+    height, width = tensor.shape[-2:]
+    radius = min(max(1, int(np.ceil(3.0 * sigma))), min(height, width) - 1)
+    if max(height, width) <= _MATRIX_SIDE:
+        # On small maps one matrix an axis costs less than its taps one by one, however broad the blur.
+        down, across = (_blur_matrix(side, radius, float(sigma)) for side in (height, width))
+        return down @ tensor.contiguous() @ across.T
+    weights = _gaussian(radius, float(sigma))
+    for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
+        padded = F.pad(tensor, pad, mode="reflect").contiguous()
+        length = tensor.shape[axis]
+        # Symmetric sums are several times faster than torch's convolution of single channels.
+        out = padded.narrow(axis, radius, length) * float(weights[radius])
+        for step in range(1, radius + 1):
+            pair = padded.narrow(axis, radius - step, length) + padded.narrow(axis, radius + step, length)
+            out.add_(pair, alpha=float(weights[radius + step]))
+        tensor = out
+    return tensor
+
+
+def _gaussian(radius: int, sigma: float) -> NDArray[np.float64]:
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return taps / taps.sum()
+
+
+@lru_cache(maxsize=64)
+def _blur_matrix(side: int, radius: int, sigma: float) -> torch.Tensor:
+    """The blur of an axis with its mirrored ends, ``[side, side]``."""
+    matrix = np.zeros((side, side))
+    row = np.arange(side)
+    for step, weight in zip(range(-radius, radius + 1), _gaussian(radius, sigma), strict=True):
+        place = np.abs(row + step)
+        np.add.at(matrix, (row, np.minimum(place, 2 * (side - 1) - place)), weight)
+    return torch.from_numpy(matrix.astype(np.float32))
+
+
+def widest(values: NDArray[np.floating], reach: int) -> FloatArray:
+    """The largest value of a map ``[h, w]`` within ``reach`` pixels in rows and columns."""
+    out = np.array(values, dtype=np.float32)
+    for axis in (0, 1):
+        lines = np.moveaxis(out, axis, 0)
+        source = lines.copy()
+        for step in range(1, min(reach, len(lines) - 1) + 1):
+            np.maximum(lines[step:], source[:-step], out=lines[step:])
+            np.maximum(lines[:-step], source[step:], out=lines[:-step])
+    return out
+
+
+def grown(seeds: NDArray[np.floating], limit: NDArray[np.floating], steps: int) -> FloatArray:
+    """Grey geodesic dilation of ``seeds`` under ``limit``, both ``[h, w]``, by at most ``steps`` pixels."""
+    now = np.asarray(seeds, np.float32)
+    for _ in range(steps):
+        wider = np.minimum(widest(now, 1), limit, dtype=np.float32)
+        if np.array_equal(wider, now):
+            break
+        now = wider
+    return now
 
 
 def luma(tensor: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,16 @@ import kornia
 import numpy as np
 import torch
 
-from vidswap.compositing.arrays import gaussian_blur, resize, resize_map, smoothstep, to_array, to_tensor
-from vidswap.compositing.masks import face_outline, signed_distance
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    resize,
+    resize_map,
+    smoothstep,
+    to_array,
+    to_tensor,
+    widest,
+)
+from vidswap.compositing.masks import outline_distance
 from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
 from vidswap.records import FloatArray
 
@@ -57,8 +65,7 @@ def carry_skin_on(drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray) -> 
     if skin.sum() < 64:
         return drawn
     place = (np.arange(_SIZE, dtype=np.float32) + 0.5) / _SIZE
-    points = np.stack(np.meshgrid(place, place), -1).reshape(-1, 2)
-    inside = signed_distance(face_outline(mesh_xyz), points).reshape(_SIZE, _SIZE)
+    inside = outline_distance(mesh_xyz)
     eyes = float(mesh_xyz[[*LEFT_EYE, *RIGHT_EYE], 1].mean())
     ring = smoothstep((_INSIDE[1] - inside) / (_INSIDE[1] - _INSIDE[0]))
     ring = ring * smoothstep((inside - _OUTSIDE[0]) / (_OUTSIDE[1] - _OUTSIDE[0]))
@@ -66,13 +73,12 @@ def carry_skin_on(drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray) -> 
     small = resize(to_tensor(drawn), _SIZE)
     lab = to_array(kornia.color.rgb_to_lab(small))
     paler = drawn_background(lab, skin)
-    there = to_tensor((paler * ring).astype(np.float32))
-    if float(there[..., torch.from_numpy(inside > 0)].max()) < _LEAST:
+    there = (paler * ring).astype(np.float32)
+    if there[inside > 0].max(initial=0.0) < _LEAST:
         return drawn
     # A pixel wider than seen: at the edge of the cheek the two are mixed.
-    there = gaussian_blur(torch.nn.functional.max_pool2d(there, 3, stride=1, padding=1), 0.8)
-    known = 1 - torch.nn.functional.max_pool2d(to_tensor(paler), 3, stride=1, padding=1)
-    known = known * to_tensor(_bright(lab, np.median(lab[skin], axis=0))) + 1e-4
+    there = gaussian_blur(to_tensor(widest(there, 1)), 0.8)
+    known = to_tensor((1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0)) + 1e-4)
     carried = gaussian_blur(small * known, _SPREAD) / gaussian_blur(known, _SPREAD)
     share, colour = (resize(one, drawn.shape[0]) for one in (there, carried))
     return to_array(torch.lerp(to_tensor(drawn), colour, share)).astype(np.float32)

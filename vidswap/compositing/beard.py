@@ -10,12 +10,19 @@ from __future__ import annotations
 
 import kornia
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from vidswap.compositing.arrays import gaussian_blur, resize, resize_map, smoothstep, to_array, to_tensor
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    grown,
+    resize,
+    resize_map,
+    smoothstep,
+    to_array,
+    to_tensor,
+    widest,
+)
 from vidswap.compositing.background import drawn_background
-from vidswap.compositing.masks import face_outline, signed_distance
+from vidswap.compositing.masks import outline_distance
 from vidswap.landmarks import MOUTH
 from vidswap.records import FloatArray
 
@@ -77,12 +84,12 @@ def beard_beyond(
     one, two = (to_array(kornia.color.rgb_to_lab(resize(to_tensor(x), _SIZE))) for x in (drawn, target))
     bare = _skin(one, cheeks)
     where = bare * smoothstep((place[:, None] - nose) / 0.04)
-    inside, seen, free = _inside(mesh_xyz, place), np.ones_like(bare), np.ones_like(bare)
+    inside, seen, free = outline_distance(mesh_xyz), np.ones_like(bare), np.ones_like(bare)
     if occluded is not None:
         covered = _broad_only(resize_map(occluded, _SIZE))
         seen, where = 1 - covered, where * (1 - covered)
         # A hand reaches into the face. What ends at the jaw is background, or the neck.
-        free = 1 - _grown(covered * (inside > _BAND[1] / 2), covered)
+        free = 1 - grown(covered * (inside > _BAND[1] / 2), covered, _STEPS)
     darker = _darker(one, two, cheeks)
     hair, thin = (where * smoothstep((darker - low) / (high - low)) for low, high in (_SEED, _GROW))
     band = (inside > _BAND[0]) & (inside < _BAND[1])
@@ -90,9 +97,10 @@ def beard_beyond(
     grows = float(smoothstep((np.float32(share) - _FEW) / (_MANY - _FEW)))
     if grows < _LEAST:
         return None, share
-    beyond = _grown(hair * band, thin * smoothstep((inside + _REACH) / 0.012))
-    closed = -_widest(-_widest(beyond, _CLOSE_PX), _CLOSE_PX)
-    wide = to_tensor(_widest(closed, _WIDEN_PX))
+    # No thresholds, which pixels would cross to and fro.
+    beyond = grown(hair * band, thin * smoothstep((inside + _REACH) / 0.012), _STEPS)
+    closed = -widest(-widest(beyond, _CLOSE_PX), _CLOSE_PX)
+    wide = to_tensor(widest(closed, _WIDEN_PX))
     # Not into what surrounds the drawn neck, nor over a hand, however soft the edge is.
     soft = to_array(gaussian_blur(wide, _FEATHER_PX)) * bare * free
     border = np.minimum(place, 1 - place) - 1.0 / _SIZE
@@ -118,7 +126,7 @@ def _skin(lab: FloatArray, cheeks: np.ndarray) -> FloatArray:
     skin = smoothstep((_NO_SKIN - away) / (_NO_SKIN - _OFF_COLOUR))
     skin = skin * smoothstep((lab[..., 0] - usual[0] + _DARK) / (_DARK - _SHADE))
     skin = skin * (1 - drawn_background(lab, cheeks))
-    return to_array(gaussian_blur(to_tensor(-_widest(-skin, 1)), 0.7))
+    return to_array(gaussian_blur(to_tensor(-widest(-skin, 1)), 0.7))
 
 
 def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
@@ -137,24 +145,4 @@ def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
 
 def _broad_only(occluded: FloatArray) -> FloatArray:
     """A map of occluders without its specks, of which a beard gives many: nothing thinner than a finger."""
-    return _widest(-_widest(-occluded, 2), 2)
-
-
-def _inside(mesh_xyz: FloatArray, place: FloatArray) -> FloatArray:
-    """Distance to the outline of the face, positive inside, ``[128, 128]``."""
-    x, y = np.meshgrid(place, place)
-    outline = face_outline(mesh_xyz)
-    return signed_distance(outline, np.stack([x, y], -1).reshape(-1, 2)).reshape(_SIZE, _SIZE)
-
-
-def _grown(seeds: FloatArray, limit: FloatArray) -> FloatArray:
-    """Grey geodesic dilation of ``seeds`` under ``limit``: no thresholds, which pixels cross to and fro."""
-    under, grown = to_tensor(limit.astype(np.float32)), to_tensor(seeds.astype(np.float32))
-    for _ in range(_STEPS):
-        grown = torch.minimum(F.max_pool2d(grown, 3, stride=1, padding=1), under)
-    return to_array(grown)
-
-
-def _widest(values: FloatArray, reach: int) -> FloatArray:
-    """The largest value within ``reach`` pixels."""
-    return to_array(F.max_pool2d(to_tensor(values), 2 * reach + 1, stride=1, padding=reach))
+    return widest(-widest(-occluded, 2), 2)

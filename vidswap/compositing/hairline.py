@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import kornia
 import numpy as np
-import torch
 
-from vidswap.compositing.arrays import gaussian_blur, resize, resize_map, smoothstep, to_array, to_tensor
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    resize,
+    resize_map,
+    smoothstep,
+    to_array,
+    to_tensor,
+    widest,
+)
 from vidswap.landmarks import LEFT_BROW, RIGHT_BROW
 from vidswap.records import FloatArray
 
@@ -41,6 +48,5 @@ def bare_forehead(
     difference = to_array(gaussian_blur(light[1] - light[0], 1.0))
     difference = difference - float(np.median(difference[skin]))
     hair = smoothstep((difference - _DARKER) / _DARKER) * forehead
-    wide = torch.nn.functional.max_pool2d(to_tensor(hair.astype(np.float32)), 3, stride=1, padding=1)
-    keep = 1.0 - to_array(gaussian_blur(wide, 1.5))
+    keep = 1.0 - to_array(gaussian_blur(to_tensor(widest(hair, 1)), 1.5))
     return resize_map(keep.clip(0, 1), mask.shape[0])

@@ -10,6 +10,8 @@ unit, so ``40 / 1024`` is "40 pixels of a 1024 crop" at every mask size.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -174,13 +176,29 @@ def _dense(points: NDArray[np.float64], *, closed: bool, steps: int = 8) -> NDAr
 
 def _region_distances(name: str, xy: NDArray[np.float64], size: int) -> list[FloatArray]:
     if name in ("face", "skin"):
-        distance = _distance_map(face_outline(xy), size, grid=min(_COARSE, size))
-        return [distance + np.float32(_GROW["face"])]
+        coarse = outline_distance(xy, min(_COARSE, size))
+        return [_at_size(coarse, size) + np.float32(_GROW["face"])]
     grid = min(_FINE, size)
     return [
         _distance_map(xy[list(outline)], size, grid=grid) + np.float32(_GROW[name])
         for outline in _OUTLINES[name]
     ]
+
+
+def outline_distance(mesh_xy: NDArray[np.floating], grid: int = _COARSE) -> FloatArray:
+    """Signed distance to :func:`face_outline`, positive inside, ``[grid, grid]``; not to be written to.
+
+    Farther than 1/16 of the crop beyond the outline it is only said to be that far. Masks of one face are
+    drawn several times a frame: the last few maps are kept.
+    """
+    return _kept_distance(np.ascontiguousarray(np.asarray(mesh_xy)[:, :2], np.float64).tobytes(), grid)
+
+
+@lru_cache(maxsize=16)
+def _kept_distance(mesh_xy: bytes, grid: int) -> FloatArray:
+    coarse = _coarse_distance(face_outline(np.frombuffer(mesh_xy).reshape(-1, 2)), grid)
+    coarse.flags.writeable = False
+    return coarse
 
 
 def signed_distance(
@@ -213,6 +231,10 @@ def signed_distance(
 
 def _distance_map(polygon: NDArray[np.float64], size: int, *, grid: int) -> FloatArray:
     """Signed distance over the crop, ``[size, size]``; beyond a margin only a lower bound."""
+    return _at_size(_coarse_distance(polygon, grid), size)
+
+
+def _coarse_distance(polygon: NDArray[np.float64], grid: int) -> FloatArray:
     margin = 64 / REFERENCE_SIZE
     low = np.floor((polygon.min(axis=0) - margin) * grid).astype(int).clip(0, grid)
     high = np.ceil((polygon.max(axis=0) + margin) * grid).astype(int).clip(0, grid)
@@ -223,12 +245,14 @@ def _distance_map(polygon: NDArray[np.float64], size: int, *, grid: int) -> Floa
         points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         window = signed_distance(polygon, points).reshape(len(y), len(x))
         coarse[low[1] : high[1], low[0] : high[0]] = np.maximum(window, -margin)
-    if grid == size:
+    return coarse
+
+
+def _at_size(coarse: FloatArray, size: int) -> FloatArray:
+    if coarse.shape[0] == size:
         return coarse
-    tensor = torch.from_numpy(coarse)[None, None]
-    return F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)[
-        0, 0
-    ].numpy()
+    tensor = torch.tensor(coarse)[None, None]
+    return F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def _edge(distance: FloatArray, soft: float, size: int, *, keep_width: bool = False) -> FloatArray:

@@ -15,12 +15,14 @@ import torch.nn.functional as F
 
 from vidswap.compositing.arrays import (
     gaussian_blur,
+    grown,
     luma,
     resize,
     resize_map,
     smoothstep,
     to_array,
     to_tensor,
+    widest,
 )
 from vidswap.compositing.masks import face_mask
 from vidswap.records import FloatArray
@@ -127,8 +129,7 @@ def doubt(
         here = labels == patch
         excess = float(score[here].mean()) - usual
         belief = smoothstep((np.float32(excess) - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED))
-        around = to_tensor(here.astype(np.float32))
-        near = to_array(F.max_pool2d(around, 2 * _REACH + 1, stride=1, padding=_REACH)) > 0.5
+        near = widest(here, _REACH) > 0.5
         trust[near] = np.minimum(trust[near], belief)
     trust = to_array(gaussian_blur(to_tensor(trust), 1.0))
     return (network * resize_map(trust, network.shape[0])).astype(np.float32)
@@ -163,17 +164,8 @@ def steady_occlusion(
 
 def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -> np.ndarray:
     """The parts of ``low`` that are reached from ``high`` within ``steps`` pixels, ``[n, n]``."""
-    limit = to_tensor(low.astype(np.float32))
-    grown = to_tensor((high & low).astype(np.float32))
-    before = -1.0
-    for _ in range(steps):
-        # Max-pooling is the flat 3x3 dilation of kornia.morphology, many times as fast.
-        grown = torch.minimum(F.max_pool2d(grown, 3, stride=1, padding=1), limit)
-        area = float(grown.sum())
-        if area == before:
-            break
-        before = area
-    return to_array(grown) > 0.5
+    limit = low.astype(np.float32)
+    return grown((high & low).astype(np.float32), limit, steps) > 0.5
 
 
 def _misfit(target: FloatArray, inversion: FloatArray, face: FloatArray) -> FloatArray:
@@ -241,12 +233,8 @@ def _plausible(region: np.ndarray, features: np.ndarray | None) -> np.ndarray:
 
 def label_patches(region: np.ndarray) -> np.ndarray:
     """Number the 8-connected patches of a boolean map: 0 outside, the same number in a patch."""
-    seeds = np.arange(1, region.size + 1, dtype=np.float32).reshape(region.shape)
-    inside = to_tensor(region.astype(np.float32))
-    labels = to_tensor(seeds) * inside
+    inside = region.astype(np.float32)
     # Every patch takes the largest number within it; float32 holds them exactly to 2**24.
-    while True:
-        spread = F.max_pool2d(labels, 3, stride=1, padding=1) * inside
-        if torch.equal(spread, labels):
-            return to_array(labels).astype(np.int64)
-        labels = spread
+    seeds = np.arange(1, region.size + 1, dtype=np.float32).reshape(region.shape) * inside
+    limit = inside * np.float32(region.size + 1)
+    return grown(seeds, limit, region.size).astype(np.int64)
