@@ -13,6 +13,7 @@ the rest (a hand, a beard, a highlight, an open mouth) lose their vote.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import kornia
@@ -25,6 +26,7 @@ from vidswap.compositing.arrays import (
     resize,
     resize_map,
     smoothstep,
+    span_of,
     to_array,
     to_tensor,
 )
@@ -36,6 +38,8 @@ ColorMethod = Literal["none", "lab", "blocks"]
 _ANALYSIS_SIZE = 96
 _FIELD_SIZE = 32
 _TABLE_SIZE = 17
+_TABLE_SIDE = 768
+"""Side of a picture from which on the table is read at each second pixel."""
 _MIN_SAMPLES = 40.0
 """Weight (pixels of the analysis size) below which a frame has no say: nearly all is hidden."""
 _SHIFT_LIMIT = np.array([28.0, 18.0, 22.0], np.float32)
@@ -96,6 +100,8 @@ class ColorMatcher:
         target: FloatArray,
         mask: FloatArray,
         state: ColorState | None = None,
+        *,
+        shown: FloatArray | None = None,
     ) -> tuple[FloatArray, ColorState | None]:
         """Match one frame.
 
@@ -103,6 +109,8 @@ class ColorMatcher:
         :param target: ``[T, T, 3]`` RGB in [0, 1], the target's crop of the same quad.
         :param mask: ``[M, M]`` where both show the face, occluders taken out.
         :param state: what the call for the frame before returned; None at a cut.
+        :param shown: ``[n, n]``, above 0 where the result will be looked at; None is everywhere. Far from it
+            the image comes back as it is.
         :return: ``[S, S, 3]`` and the state for the next frame.
         """
         if self.method == "none" or self.strength == 0:
@@ -112,18 +120,26 @@ class ColorMatcher:
             state = self._smoothed(measured, state)
         if state is None:
             return image, None
-        return self.apply(image, state), state
+        return self.apply(image, state, shown=shown), state
 
-    def apply(self, image: FloatArray, state: ColorState) -> FloatArray:
-        """Apply a state to an image ``[S, S, 3]`` without measuring."""
-        out = _apply_table(to_tensor(image), _lab_table(state, self.strength))
+    def apply(
+        self, image: FloatArray, state: ColorState, *, shown: FloatArray | None = None
+    ) -> FloatArray:
+        """Apply a state to an image ``[S, S, 3]`` without measuring; for ``shown`` see the call."""
+        size = image.shape[0]
+        inner = (slice(0, size), slice(0, size)) if shown is None else _span_shown(shown, size)
+        if inner is None:
+            return image
+        part = to_tensor(image[inner]).contiguous()
+        out = _table_applied(part, _lab_table(state, self.strength), finest=size > _TABLE_SIDE)
         if self.method == "blocks" and state.log_field is not None:
             field = torch.exp(to_tensor(state.log_field) * self.strength)
             # Cubic first: a linear enlargement from 32 would show its facets on a cheek.
             field = F.interpolate(field, scale_factor=4, mode="bicubic", align_corners=False)
-            gain = resize(field, out.shape[-1])
-            out = _soft_clip(out * gain)
-        return to_array(out.clamp_(0.0, 1.0))
+            out = _soft_clip(out.mul_(_enlarged_part(field, size, inner)))
+        made = np.array(image, dtype=np.float32)
+        made[inner] = out.clamp_(0.0, 1.0)[0].permute(1, 2, 0).numpy()
+        return made
 
     def _measure(
         self, image: FloatArray, target: FloatArray, mask: FloatArray
@@ -199,16 +215,21 @@ def _median_mad(values: FloatArray, weight: FloatArray) -> tuple[float, float]:
 
 def _agreeing(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> FloatArray:
     """Weights ``[n]`` less those of pairs that differ otherwise than most, and of non-skin."""
-    kept = weight.copy()
+    heard = weight > 0  # the rest would only be sorted along
+    votes, swap, goal = weight[heard], swap_lab[heard], goal_lab[heard]
+    left = votes.copy()
     # Floors in L*, a*, b*: variation below them is ordinary skin.
-    for lab, floor in ((swap_lab, 6.0), (goal_lab, 6.0), (goal_lab - swap_lab, 4.0)):
+    for lab, floor in ((swap, 6.0), (goal, 6.0), (goal - swap, 4.0)):
         for channel in range(3):
-            median, spread = _median_mad(lab[:, channel], weight)
+            median, spread = _median_mad(lab[:, channel], votes)
             scale = 2.5 * max(spread, floor)
-            kept *= np.maximum(0.0, 1.0 - ((lab[:, channel] - median) / scale) ** 2)
-    total = float(kept.sum())
+            left *= np.maximum(0.0, 1.0 - ((lab[:, channel] - median) / scale) ** 2)
     # Two faces with nothing in common (a mask drawn wrong): better all votes than none.
-    return kept if total > 0.1 * float(weight.sum()) else weight
+    if not float(left.sum()) > 0.1 * float(votes.sum()):
+        return weight
+    kept = np.zeros_like(weight)
+    kept[heard] = left
+    return kept
 
 
 def _robust_mean_spread(lab: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -221,10 +242,7 @@ def _robust_mean_spread(lab: FloatArray, weight: FloatArray) -> tuple[FloatArray
 
 def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
     """The affine map in L*a*b* as a table of differences over the RGB cube, ``[1, 3, b, g, r]``."""
-    steps = torch.linspace(0.0, 1.0, _TABLE_SIZE)
-    blue, green, red = torch.meshgrid(steps, steps, steps, indexing="ij")
-    rgb = torch.stack([red, green, blue]).reshape(1, 3, 1, -1)
-    lab = kornia.color.rgb_to_lab(rgb)
+    lab = _lab_cube()
     center = torch.from_numpy(state.center_lab).view(1, 3, 1, 1)
     shift = torch.from_numpy(state.shift_lab).view(1, 3, 1, 1)
     gain = torch.from_numpy(state.gain_lab).view(1, 3, 1, 1)
@@ -234,7 +252,9 @@ def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
     scale = torch.where(center > _COLOURED, (center + shift) / center, torch.ones_like(center))
     scale = scale.clamp(*_CHROMA_SCALE)
     scale[:, 0] = 1.0
-    moved = moved * scale + (shift - center * (scale - 1))
+    # What is more colourful than skin keeps its distance: scaled up, lips would glow.
+    scaled = torch.where(scale > 1, torch.minimum(moved * scale, moved + center * (scale - 1)), moved * scale)
+    moved = scaled + (shift - center * (scale - 1))
     # Black and white stay: pupils, nostrils and catch lights are not skin.
     lightness = lab[:, :1]
     hold = ((lightness / 25.0).clamp(0, 1) * ((100.0 - lightness) / 12.0).clamp(0, 1)) * strength
@@ -242,6 +262,60 @@ def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
     moved[:, :1] = moved[:, :1].clamp(0.0, 100.0)
     table = kornia.color.lab_to_rgb(moved, clip=True)
     return table.reshape(1, 3, _TABLE_SIZE, _TABLE_SIZE, _TABLE_SIZE)
+
+
+@lru_cache(maxsize=1)
+def _lab_cube() -> torch.Tensor:
+    """The nodes of the table in L*a*b*, ``[1, 3, 1, n]``; not to be written to."""
+    steps = torch.linspace(0.0, 1.0, _TABLE_SIZE)
+    blue, green, red = torch.meshgrid(steps, steps, steps, indexing="ij")
+    return kornia.color.rgb_to_lab(torch.stack([red, green, blue]).reshape(1, 3, 1, -1))
+
+
+def _span_shown(shown: FloatArray, size: int) -> tuple[slice, slice] | None:
+    """Rows and columns of an image of this size around what is shown; None when nothing is."""
+    seen = shown > 0
+    if not seen.any():
+        return None
+    cells = shown.shape[0]
+    # The detail's blurs and the paste's cubic look a little beyond the mask.
+    spans = span_of(seen, room=max(1, cells // 32), cell=max(1, cells // 64))
+    rows, columns = (
+        slice(span.start * size // cells & ~1, min(size, -(-span.stop * size // cells) + 1 & ~1))
+        for span in spans
+    )
+    return rows, columns
+
+
+def _table_applied(image: torch.Tensor, table: torch.Tensor, *, finest: bool) -> torch.Tensor:
+    """The table at each pixel; of a ``finest`` picture at each second, which is all that footage shows.
+
+    What the table adds changes little from pixel to pixel, and it is what is enlarged.
+    """
+    if not finest or min(image.shape[-2:]) < 4:
+        return _apply_table(image, table)
+    small = F.avg_pool2d(image, 2, ceil_mode=True, count_include_pad=False)
+    change = _apply_table(small, table).sub_(small)
+    change = F.interpolate(change, scale_factor=2, mode="bilinear", align_corners=False)
+    return image + change[..., : image.shape[-2], : image.shape[-1]]
+
+
+def _enlarged_part(field: torch.Tensor, size: int, inner: tuple[slice, slice]) -> torch.Tensor:
+    """Rows and columns ``inner`` of a field enlarged to ``size``."""
+    cells = field.shape[-1]
+    if size % cells:
+        return resize(field, size)[(..., *inner)]
+    step = size // cells
+    # One cell more on each side, so that the cut is not taken for the field's edge.
+    low = [max(0, span.start // step - 1) for span in inner]
+    high = [min(cells, -(-span.stop // step) + 1) for span in inner]
+    part = field[..., low[0] : high[0], low[1] : high[1]]
+    part = F.interpolate(part, scale_factor=step, mode="bilinear", align_corners=False)
+    rows, columns = (
+        slice(span.start - first * step, span.stop - first * step)
+        for span, first in zip(inner, low, strict=True)
+    )
+    return part[..., rows, columns]
 
 
 def _apply_table(tensor: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -277,7 +351,9 @@ def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> 
 
 
 def _soft_clip(tensor: torch.Tensor) -> torch.Tensor:
-    """Bend values above 0.9 towards 1 instead of cutting them, so highlights keep their shape."""
+    """Bend values above 0.9 towards 1 instead of cutting them, so highlights keep their shape; in place."""
     knee = 0.9
-    over = (tensor - knee).clamp_(min=0.0)
-    return torch.minimum(tensor, torch.full((), knee)) + (1 - knee) * torch.tanh(over / (1 - knee))
+    over = tensor > knee
+    bright = tensor[over]
+    tensor[over] = knee + (1 - knee) * torch.tanh((bright - knee) / (1 - knee))
+    return tensor
