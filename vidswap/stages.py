@@ -478,16 +478,18 @@ class PasteFaces:
         mask = visible_mask(face, self.config, work.shot, self.occluders)
         shot, state = self.colors.get(face.face.track_id, (work.shot, None))
         matcher = ColorMatcher(options.color, smooth.color)
-        image, state = matcher(swap.image, crop.image, mask, state if shot == work.shot else None)
+        # Light and grain are measured where both pictures show skin; a beard is pasted over as well.
+        pasted = mask if face.beyond is None else np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
+        image, state = matcher(
+            swap.image, crop.image, mask, state if shot == work.shot else None, shown=pasted
+        )
         self.colors[face.face.track_id] = (work.shot, state)
         if options.sharpness:
             image = match_detail(
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
             )  # fmt: skip
-        if face.beyond is not None:  # light and grain are measured where both pictures show skin
-            mask = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
-        return replace(swap, image=image, mask=mask)
+        return replace(swap, image=image, mask=pasted)
 
     def _paste(self, frame: Frame, swap: Swap) -> Frame:
         stored = replace(swap, quad_xy=swap.quad_xy / frame.display_scale_xy)

@@ -119,5 +119,17 @@ def grown(seeds: NDArray[np.floating], limit: NDArray[np.floating], steps: int) 
 
 def luma(tensor: torch.Tensor) -> torch.Tensor:
     """Rec. 709 weighted grey ``[B, 1, H, W]`` of gamma-encoded RGB."""
-    weights = tensor.new_tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1)
-    return (tensor * weights).sum(dim=1, keepdim=True)
+    return F.conv2d(tensor, tensor.new_tensor([0.2126, 0.7152, 0.0722]).view(1, 3, 1, 1))
+
+
+def span_of(seen: NDArray[np.bool_], *, room: int, cell: int = 1) -> tuple[slice, slice]:
+    """Rows and columns of a map ``[h, w]`` that hold all that is True, which must be something.
+
+    :param room: pixels around it. :param cell: both ends are moved outwards to multiples of this.
+    """
+    spans = []
+    for axis, length in ((1, seen.shape[0]), (0, seen.shape[1])):
+        found = np.flatnonzero(seen.any(axis=axis))
+        low, high = max(0, int(found[0]) - room), min(length, int(found[-1]) + 1 + room)
+        spans.append(slice(low // cell * cell, min(length, -(-high // cell) * cell)))
+    return spans[0], spans[1]

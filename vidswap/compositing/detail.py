@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, to_array, to_tensor
+from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor
 from vidswap.errors import UsageError
 from vidswap.records import FloatArray
 
@@ -35,6 +35,8 @@ _CROP_SOFTENS = 0.1
 _PASTE_KEEPS = 0.86
 """Part of the grain made here that survives the enlargement and the paste."""
 _CHROMA_GRAIN = 0.25
+_LOOK_PX = 16
+"""Pixels that two blurs, one after the other, look at around the face."""
 
 
 def match_detail(
@@ -68,29 +70,33 @@ def match_detail(
     face = resize_map(mask, side) > 0.5
     if face.sum() < 16 * _BLOCK**2:
         return swap_image
-    swap = _reduce(to_tensor(swap_image), side)
-    target_luma = to_array(_reduce(luma(to_tensor(target_crop)), side))
+    # Nothing looks farther than a few pixels beyond the face. Blocks begin where they would in the whole.
+    inner = span_of(face, room=max(side // 16, _LOOK_PX), cell=_BLOCK)
+    seen = face[inner]
+    swap = _reduce(to_tensor(swap_image), side)[(..., *inner)].contiguous()
+    target_luma = to_array(_reduce(luma(to_tensor(target_crop)), side))[inner]
     swap_luma = luma(swap)
     enlarged = side < target_crop.shape[0]
-    seen_noise = noise_level(target_luma, face)
+    seen_noise = noise_level(target_luma, seen)
     target_noise = seen_noise / _CROP_KEEPS if enlarged else seen_noise
     sigma = matching_blur(
         to_array(swap_luma),
         target_luma,
-        face,
+        seen,
         noise=seen_noise,
         allowance=_CROP_SOFTENS if enlarged else 0.0,
     )
     softened = gaussian_blur(swap, strength * sigma)
-    own_noise = noise_level(to_array(luma(softened)), face)
+    own_noise = noise_level(to_array(luma(softened)), seen)
     # Grain at or below the swap's own finest texture is there already.
     missing = float(np.sqrt(max(target_noise**2 - own_noise**2, 0.0))) * strength
+    change = softened - swap
     if missing >= _MIN_GRAIN:
         kept = _PASTE_KEEPS if side < size else 1.0
-        softened = softened + _grain(side, seed) * (min(missing, _MAX_GRAIN) / kept)
+        change += _grain(side, seed)[(..., *inner)] * (min(missing, _MAX_GRAIN) / kept)
     elif sigma == 0:
         return swap_image
-    return _carried(swap_image, softened - swap, face)
+    return _carried(swap_image, change, inner, side)
 
 
 def noise_level(grey: FloatArray, mask: FloatArray) -> float:
@@ -144,16 +150,19 @@ def matching_blur(
     """
     goal = _octave_ratio(to_tensor(target_grey), mask, noise) + allowance
     grey = to_tensor(swap_grey)
-    previous_sigma, previous = 0.0, _octave_ratio(grey, mask, 0.0)
-    if previous <= goal:
+    ratios = {0: _octave_ratio(grey, mask, 0.0)}
+    if ratios[0] <= goal:
         return 0.0
-    for sigma in _SIGMA_STEPS[1:]:
-        ratio = _octave_ratio(gaussian_blur(grey, float(sigma)), mask, 0.0)
-        if ratio <= goal:
-            t = (previous - goal) / max(previous - ratio, 1e-9)
-            return float(previous_sigma + t * (sigma - previous_sigma))
-        previous_sigma, previous = float(sigma), ratio
-    return _MAX_SIGMA
+    # The ratio falls with every step: the first that reaches the goal is found by halving.
+    low, high = 0, len(_SIGMA_STEPS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        ratios[middle] = _octave_ratio(gaussian_blur(grey, float(_SIGMA_STEPS[middle])), mask, 0.0)
+        low, high = (low, middle) if ratios[middle] <= goal else (middle, high)
+    if high == len(_SIGMA_STEPS):
+        return _MAX_SIGMA
+    t = (ratios[low] - goal) / max(ratios[low] - ratios[high], 1e-9)
+    return float(_SIGMA_STEPS[low] + t * (_SIGMA_STEPS[high] - _SIGMA_STEPS[low]))
 
 
 def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float) -> float:
@@ -173,7 +182,8 @@ def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float) -> float:
 def _trimmed_energy(values: FloatArray) -> float:
     """Mean square without the strongest 2 %: glints on glasses and lashes decide nothing."""
     square = values * values
-    return float(square[square <= np.quantile(square, 0.98)].mean())
+    last = int(0.98 * (len(square) - 1))
+    return float(np.partition(square, last)[: last + 1].mean())
 
 
 def _grain(side: int, seed: int) -> torch.Tensor:
@@ -192,37 +202,37 @@ def _reduce(tensor: torch.Tensor, side: int) -> torch.Tensor:
     )
 
 
-def _carried(original: FloatArray, change: torch.Tensor, face: np.ndarray) -> FloatArray:
-    """Carry a change made at the footage's resolution to the crop's, around the face only.
+def _carried(
+    original: FloatArray, change: torch.Tensor, inner: tuple[slice, slice], side: int
+) -> FloatArray:
+    """Carry a change made at the footage's resolution to the crop's.
 
     The change, not the picture, is enlarged: the paste reduces the crop again, and what it
     reads is then the picture as changed here, not one that went through two resamplings.
+
+    :param change: ``[1, 3, h, w]``, rows and columns ``inner`` of ``side``.
     """
-    size, side = original.shape[0], change.shape[-1]
+    size = original.shape[0]
     out = np.array(original, dtype=np.float32)
-    rows, columns = np.flatnonzero(face.any(axis=1)), np.flatnonzero(face.any(axis=0))
-    # The mask's soft rim and its blur reach beyond the part that counts as face here.
-    room = side // 16
-    spans = []
-    for found in (rows, columns):
-        low, high = max(0, int(found[0]) - room), min(side, int(found[-1]) + 1 + room)
-        start, stop = round(low * size / side), round(high * size / side)
-        spans.append((start, stop))
-    (top, bottom), (left, right) = spans
+    rows, columns = inner
     if side != size:
-        change = _enlarged(change, size, spans)
-    else:
-        change = change[..., top:bottom, left:right]
-    out[top:bottom, left:right] += to_array(change)
-    return np.clip(out, 0.0, 1.0, out=out)
+        rows, columns = (slice(round(s.start * size / side), round(s.stop * size / side)) for s in inner)
+        change = _enlarged(change, size / side, inner, (rows, columns))
+    part = out[rows, columns]
+    part += change[0].permute(1, 2, 0).numpy()
+    np.clip(part, 0.0, 1.0, out=part)
+    return out
 
 
-def _enlarged(change: torch.Tensor, size: int, spans: list[tuple[int, int]]) -> torch.Tensor:
-    """Rows and columns ``spans`` of the change at ``size``, on the pixel centres of the crop."""
-    (top, bottom), (left, right) = spans
-    y = (torch.arange(top, bottom) + 0.5) * (2 / size) - 1
-    x = (torch.arange(left, right) + 0.5) * (2 / size) - 1
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)[None]
+def _enlarged(
+    change: torch.Tensor, scale: float, inner: tuple[slice, slice], outer: tuple[slice, slice]
+) -> torch.Tensor:
+    """Rows and columns ``outer`` of a change of which ``inner`` are known, ``scale`` times as large."""
+    place = []
+    for known, wanted in zip(inner, outer, strict=True):
+        centre = (torch.arange(wanted.start, wanted.stop) + 0.5) / scale - known.start
+        place.append(centre * (2 / (known.stop - known.start)) - 1)
+    grid = torch.stack(torch.meshgrid(*place, indexing="ij")[::-1], dim=-1)[None]
     return F.grid_sample(
         change, grid, mode="bicubic", padding_mode="border", align_corners=False
     )
