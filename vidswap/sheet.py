@@ -117,7 +117,7 @@ def _rows(session: Session, work: Work, draw: Regenerate) -> list[list[np.ndarra
     """Pictures of one frame, a row a face; every stage is run by hand."""
     work = draw(SeeOccluders(session)(work))
     paste = PasteFaces(session.config)
-    swaps = [paste.finish(face, work) for face in work.faces]
+    swaps = [paste.finish(face, work, whole=True) for face in work.faces]
     finished, _ = PasteFaces(session.config)(work)
     return [
         _row(session, work, face, swap.image, swap.mask, finished)

@@ -471,8 +471,11 @@ class PasteFaces:
             frame = self._paste(frame, self.finish(face, work))
         return labelled(frame, self.config.mark), len(work.faces)
 
-    def finish(self, face: FaceWork, work: Work) -> Swap:
-        """The face with its final mask, colours and grain, ready for the paste."""
+    def finish(self, face: FaceWork, work: Work, *, whole: bool = False) -> Swap:
+        """The face with its final mask, colours and grain, ready for the paste.
+
+        :param whole: bring all of the picture to the target's colours, not only what is pasted.
+        """
         options, smooth = self.config.composite, self.config.smooth
         crop, swap = face.crop, face.swap
         mask = visible_mask(face, self.config, work.shot, self.occluders)
@@ -481,8 +484,9 @@ class PasteFaces:
         # Light and grain are measured where both pictures show skin; a beard is pasted over as well.
         pasted = mask if face.beyond is None else np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
         image, state = matcher(
-            swap.image, crop.image, mask, state if shot == work.shot else None, shown=pasted
-        )
+            swap.image, crop.image, mask, state if shot == work.shot else None,
+            shown=None if whole else pasted,
+        )  # fmt: skip
         self.colors[face.face.track_id] = (work.shot, state)
         if options.sharpness:
             image = match_detail(
@@ -496,5 +500,5 @@ class PasteFaces:
         box = quad_box(stored.quad_xy, frame.upright_size_wh, margin=_BOX_MARGIN, multiple=2)
         if box is None:
             return frame
-        rgb, alpha = composite(read_region(frame, box), box, stored)
+        rgb, alpha = composite(None, box, stored)
         return write_region(frame, box, rgb, alpha)

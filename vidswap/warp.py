@@ -85,6 +85,7 @@ def paste_sample(
     box_xyxy: Sequence[int],
     *,
     mode: str = "bicubic",
+    where: NDArray[np.bool_] | None = None,
 ) -> tuple[Image, Image]:
     """Sample a crop at the pixels of a box of the frame: the inverse of :func:`crop`.
 
@@ -93,6 +94,8 @@ def paste_sample(
     :param quad_xy: ``[4, 2]`` corners TL, BL, BR, TR in display coordinates.
     :param box_xyxy: left, top, right, bottom in whole display pixels.
     :param mode: ``bicubic`` or ``bilinear``.
+    :param where: ``[h, w]``, the n pixels that are wanted; the results are then ``[n, C]`` and ``[n]``, row
+        by row. None is all of them.
     :return: ``[h, w, C]`` float32 in [0, 1] (edge values repeat outside the quad), and coverage
         ``[h, w]``: the share of each pixel that the quad covers, 1 inside, 0 outside.
     :raises ValueError: when a shape is wrong, the box is empty or the quad is degenerate.
@@ -110,12 +113,17 @@ def paste_sample(
     planes, scale_xy = _reduced(_to_planes(image), size / max(side_px, 1e-6))
     inverse = _box_to_unit(quad_xy, (left, top, right, bottom))
     u, v = _map_grid(inverse, bottom - top, right - left)
+    if where is not None:
+        wanted = torch.from_numpy(np.flatnonzero(where))
+        u, v = (values.reshape(-1)[wanted][None] for values in (u, v))
     out = _sample(
         planes, u * (size * scale_xy[0]), v * (size * scale_xy[1]), mode, "border"
     )
     # One pixel of ramp at the rim, so that a rotated edge has no stairs (and rounding no gaps).
     rim = torch.minimum(torch.minimum(u, 1 - u), torch.minimum(v, 1 - v))
     coverage = (rim * side_px + 0.5001).clamp_(0, 1)
+    if where is not None:
+        return _to_image(out)[0], coverage[0].numpy()
     return _to_image(out), coverage.numpy()
 
 

@@ -31,7 +31,7 @@ _SWEEPS = 12
 
 
 def composite(
-    box_rgb: FloatArray,
+    box_rgb: FloatArray | None,
     box_xyxy: Sequence[int],
     swap: Swap,
     *,
@@ -45,7 +45,8 @@ def composite(
     * ``gradient``: the swap's gradients with the frame's values around it (Pérez et al.,
       "Poisson image editing", 2003), solved as a smooth correction of the swap.
 
-    :param box_rgb: ``[h, w, 3]`` RGB in [0, 1], the frame inside the box.
+    :param box_rgb: ``[h, w, 3]`` RGB in [0, 1], the frame inside the box. ``alpha`` does not look at it and
+        takes None; rgb is then 0 where alpha is.
     :param box_xyxy: left, top, right, bottom in whole display pixels.
     :param swap: image, mask and quad.
     :return: ``rgb [h, w, 3]`` in [0, 1] and ``alpha [h, w]`` in [0, 1]; the result is
@@ -56,11 +57,15 @@ def composite(
     if blend not in BLENDS:
         raise UsageError(f"unknown blend {blend!r}: use one of {', '.join(BLENDS)}")
     left, top, right, bottom = (int(value) for value in box_xyxy)
-    if box_rgb.shape != (bottom - top, right - left, 3):
+    if box_rgb is None and blend == "alpha":
+        rgb = np.zeros((bottom - top, right - left, 3), np.float32)
+    elif box_rgb is None or box_rgb.shape != (bottom - top, right - left, 3):
         raise ValueError(
-            f"box_rgb: expected {[bottom - top, right - left, 3]}, got {list(box_rgb.shape)}"
+            f"box_rgb: expected {[bottom - top, right - left, 3]}, "
+            f"got {None if box_rgb is None else list(box_rgb.shape)}"
         )
-    rgb = np.array(box_rgb, dtype=np.float32)
+    else:
+        rgb = np.array(box_rgb, dtype=np.float32)
     alpha = np.zeros(rgb.shape[:2], np.float32)
     window = _mask_window(swap.mask)
     part = window and _pixel_box(swap.quad_xy, window, (left, top, right, bottom))
@@ -69,13 +74,17 @@ def composite(
     area = (part[0] - left, part[1] - top, part[2] - left, part[3] - top)
     inner = (slice(area[1], area[3]), slice(area[0], area[2]))
     opacity = _sample_window(swap.mask, swap.quad_xy, window, part, mode="bilinear")[..., 0]
+    alpha[inner] = opacity
+    seen = opacity > 0
+    if blend == "alpha":
+        rgb[inner][seen] = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic", where=seen)
+        return rgb, alpha
     pixels = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic")
     if blend == "multiband":
-        pixels, opacity = _multiband(pixels, rgb[inner], opacity)
-    elif blend == "gradient":
+        pixels, alpha[inner] = _multiband(pixels, rgb[inner], opacity)
+    else:
         pixels = _gradient(pixels, rgb[inner], opacity)
-    rgb[inner] = np.where(opacity[..., None] > 0, pixels, rgb[inner])
-    alpha[inner] = opacity
+    rgb[inner] = np.where(alpha[inner][..., None] > 0, pixels, rgb[inner])
     return rgb, alpha
 
 
@@ -119,14 +128,18 @@ def _sample_window(
     part: tuple[int, int, int, int],
     *,
     mode: str,
+    where: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
-    """Sample only the part of a crop that the mask needs; outside of the crop masks are 0."""
+    """Sample only the part of a crop that the mask needs; outside of the crop masks are 0.
+
+    With ``where`` only those pixels of the part, ``[n, C]``.
+    """
     size = image.shape[0]
     side = min(size, int(np.ceil(window[2] * size)) + 2)
     column, row = (min(int(value * size), size - side) for value in window[:2])
     cut = image[row : row + side, column : column + side]
     quad = _window_quad(quad_xy, (column / size, row / size, side / size))
-    pixels, coverage = paste_sample(cut, quad, part, mode=mode)
+    pixels, coverage = paste_sample(cut, quad, part, mode=mode, where=where)
     return pixels * coverage[..., None] if image.ndim == 2 else pixels
 
 
