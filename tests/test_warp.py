@@ -115,6 +115,15 @@ def test_masks_paste_too() -> None:
     np.testing.assert_allclose(pasted[..., 0], mask, atol=1e-5)
 
 
+def test_some_pixels_are_the_same_as_in_the_whole() -> None:
+    image, quad, box = texture(64, 64), square((40, 36), 50, 12), (4, 2, 80, 70)
+    where = np.random.default_rng(3).random((68, 76)) > 0.7
+    whole, coverage = paste_sample(image, quad, box)
+    some, cover = paste_sample(image, quad, box, where=where)
+    assert np.array_equal(cover, coverage[where])
+    assert np.abs(some - whole[where]).max() < 1e-6
+
+
 def test_wrong_shapes_are_refused() -> None:
     quad = square((5, 5), 4, 0)
     with pytest.raises(ValueError, match="image: expected"):

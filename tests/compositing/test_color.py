@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap.compositing import ColorMatcher
+from vidswap.compositing import ColorMatcher, color
+from vidswap.compositing.arrays import resize_map, to_tensor
 from vidswap.errors import UsageError
 
 
@@ -149,3 +150,20 @@ def test_lips_do_not_glow_where_skin_gains_colour(skin: np.ndarray, oval: np.nda
     gained = redness(matched, cheek) - redness(drawn, cheek)
     assert gained > 0.02
     assert redness(matched, lips) - redness(drawn, lips) < 1.6 * gained
+
+
+@pytest.mark.parametrize("size", [250, 256, 1024])
+def test_only_what_is_shown_is_worked_out(skin, painter, oval, size):
+    """Around the mask the same colours as in the whole, far from it the picture as it was."""
+    image = resize_map(skin, size)
+    part = oval * (np.arange(oval.shape[0])[:, None] > 0.4 * oval.shape[0])
+    whole, state = ColorMatcher()(image, painter((0.62, 0.45, 0.38), light=0.4), oval)
+    shown = ColorMatcher().apply(image, state, shown=part)
+    seen = resize_map(part, size) > 0
+    assert np.abs(shown - whole)[seen].max() < 1e-5
+    assert np.array_equal(shown[: size // 4], image[: size // 4])
+    assert ColorMatcher().apply(image, state, shown=np.zeros_like(oval)) is image
+    # At 1024 px the table is read at each second pixel.
+    exact = color._apply_table(to_tensor(image), color._lab_table(state, 1.0))
+    coarse = color._table_applied(to_tensor(image), color._lab_table(state, 1.0), finest=True)
+    assert float((exact - coarse).abs().mean()) < 0.5 / 255

@@ -63,6 +63,18 @@ def test_part_of_a_box_equals_the_whole(frame, mesh):
     assert np.allclose(rgb, whole_rgb[40:230, 0:130], atol=1e-4)
 
 
+def test_plain_blend_does_not_need_the_frame(frame, mesh):
+    box = quad_box(QUAD, SIZE_WH)
+    left, top, right, bottom = box
+    swap = Swap(1 - crop(frame, QUAD, 256)[0], face_mask(mesh, 128), QUAD)
+    rgb, alpha = composite(frame[top:bottom, left:right], box, swap)
+    alone, opacity = composite(None, box, swap)
+    assert np.array_equal(alpha, opacity) and (opacity > 0).any()
+    assert np.array_equal(rgb[alpha > 0], alone[alpha > 0])
+    with pytest.raises(ValueError, match="box_rgb"):
+        composite(None, box, swap, blend="gradient")
+
+
 def test_empty_mask_and_face_outside_of_the_box(frame, mesh):
     empty = Swap(np.ones((64, 64, 3), np.float32), np.zeros((64, 64), np.float32), QUAD)
     rgb, alpha = composite(frame, (0, 0, *SIZE_WH), empty)

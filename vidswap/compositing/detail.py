@@ -125,7 +125,9 @@ def noise_level(grey: FloatArray, mask: FloatArray) -> float:
         return 0.0
     # Blown-out and black blocks hold no grain and would pass for the quietest.
     level = blocks(grey[1:-1, 1:-1])[covered].mean(axis=1)
-    spread = 1.4826 * np.median(np.abs(blocks(mixed)[covered]), axis=1)
+    # Sorted rows: many times as fast as a median of each.
+    middle = np.sort(np.abs(blocks(mixed)[covered]), axis=1)[:, _BLOCK**2 // 2 - 1 : _BLOCK**2 // 2 + 1]
+    spread = 1.4826 * middle.mean(axis=1)
     usable = spread[(level > 0.04) & (level < 0.96)]
     if usable.size < 8:
         return 0.0

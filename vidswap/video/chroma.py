@@ -70,21 +70,25 @@ def upsample(samples: FloatArray, grid: AxisGrid, axis: int) -> FloatArray:
     :param samples: chroma with ``grid.count + 2`` samples along ``axis`` (see ``neighbours``).
     :return: ``grid.luma_count`` samples along ``axis``.
     """
-    source = np.moveaxis(samples, axis, 0)
+
+    def part(first: int) -> FloatArray:
+        return samples[(slice(None),) * axis + (slice(first, first + grid.count),)]
+
     if grid.factor == 1:
-        return np.moveaxis(source[1 : 1 + grid.count], 0, axis).copy()
-    shape = (grid.count, grid.factor, *source.shape[1:])
-    out = np.empty(shape, np.float32)
-    step = source[1:] - source[:-1]
+        return part(1).copy()
+    before, after = samples.shape[:axis], samples.shape[axis + 1 :]
+    out = np.empty((*before, grid.count, grid.factor, *after), np.float32)
     for index in range(grid.factor):
         lower, weight = grid.phase(index)
-        base = source[1 + lower : 1 + lower + grid.count]
+        target = out[(slice(None),) * (axis + 1) + (index,)]
+        base = part(1 + lower)
         if weight == 0:
-            out[:, index] = base
+            target[...] = base
             continue
-        np.multiply(step[1 + lower : 1 + lower + grid.count], np.float32(weight), out=out[:, index])
-        out[:, index] += base
-    return np.moveaxis(out.reshape(grid.luma_count, *source.shape[1:]), 0, axis)
+        step = part(2 + lower) - base
+        step *= np.float32(weight)
+        np.add(step, base, out=target)
+    return out.reshape(*before, grid.luma_count, *after)
 
 
 def _weights(grid: AxisGrid, index: int) -> tuple[int, NDArray[np.float32], NDArray[np.float32]]:
