@@ -134,15 +134,16 @@ def test_none_and_strength_zero_and_wrong_use(skin, oval):
 
 
 def test_lips_do_not_glow_where_skin_gains_colour(skin: np.ndarray, oval: np.ndarray) -> None:
-    """Pale drawn skin takes the target's stronger colour; what is redder than it is shifted along, not scaled."""
+    """Pale drawn skin takes the target's stronger colour; what is redder is shifted along, not scaled."""
     grey = skin.mean(2, keepdims=True)
     pale = (grey + 0.6 * (skin - grey)).astype(np.float32)
     drawn, target = pale.copy(), skin.copy()
-    lips = np.s_[int(0.66 * len(skin)) : int(0.70 * len(skin)), int(0.42 * len(skin)) : int(0.58 * len(skin))]
+    side = len(skin)
+    lips = np.s_[int(0.66 * side) : int(0.70 * side), int(0.42 * side) : int(0.58 * side)]
     drawn[lips] = (0.75, 0.35, 0.38)
     target[lips] = (0.75, 0.35, 0.38)
     matched, _ = ColorMatcher("lab", 0.0)(drawn, target, oval, None)
-    cheek = np.s_[int(0.55 * len(skin)) : int(0.60 * len(skin)), int(0.35 * len(skin)) : int(0.42 * len(skin))]
+    cheek = np.s_[int(0.55 * side) : int(0.60 * side), int(0.35 * side) : int(0.42 * side)]
 
     def redness(image: np.ndarray, part: tuple[slice, slice]) -> float:
         return float((image[part][..., 0] - image[part][..., 1:].mean(-1)).mean())
