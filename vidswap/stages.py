@@ -16,6 +16,7 @@ from vidswap import warp
 from vidswap.compositing import (
     ColorMatcher,
     ColorState,
+    above_beard,
     combine,
     composite,
     doubt,
@@ -481,10 +482,13 @@ class PasteFaces:
         mask = visible_mask(face, self.config, work.shot, self.occluders)
         shot, state = self.colors.get(face.face.track_id, (work.shot, None))
         matcher = ColorMatcher(options.color, smooth.color)
-        # Light and grain are measured where both pictures show skin; a beard is pasted over as well.
-        pasted = mask if face.beyond is None else np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
+        # Colour is measured where both pictures show skin; a beard is pasted over as well.
+        pasted, skin = mask, mask
+        if face.beyond is not None:
+            pasted = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
+            skin = above_beard(mask, crop.mesh_xyz)
         image, state = matcher(
-            swap.image, crop.image, mask, state if shot == work.shot else None,
+            swap.image, crop.image, skin, state if shot == work.shot else None,
             shown=None if whole else pasted,
         )  # fmt: skip
         self.colors[face.face.track_id] = (work.shot, state)

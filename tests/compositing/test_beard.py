@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidswap.compositing import beard_beyond, face_mask
+from vidswap.compositing import above_beard, beard_beyond, face_mask
 
 HAIR = (0.20, 0.15, 0.12)
 
@@ -128,3 +128,11 @@ def test_whether_there_is_a_beard_does_not_flicker(skin, bearded, mesh) -> None:
     for _ in range(20):
         beyond, share = beard_beyond(skin, skin, mask, mesh, share=share)
     assert beyond is None and share < 0.1
+
+
+def test_colour_is_measured_above_the_beard(mesh) -> None:
+    mask = face_mask(mesh, 128)
+    skin = above_beard(mask, mesh)
+    nose = int(mesh[2, 1] * 128)
+    np.testing.assert_array_equal(skin[: nose - 4], mask[: nose - 4])
+    assert skin[nose + 7 :].max() == 0 and mask[nose + 7 :].max() == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidswap.compositing.background import carry_skin_on
-from vidswap.compositing.beard import beard_beyond
+from vidswap.compositing.beard import above_beard, beard_beyond
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.hairline import bare_forehead
@@ -12,6 +12,7 @@ from vidswap.compositing.occlusion import combine, doubt, residual_occlusion, st
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
 __all__ = [
+    "above_beard",
     "bare_forehead",
     "beard_beyond",
     "BLENDS",

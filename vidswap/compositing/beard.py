@@ -110,6 +110,16 @@ def beard_beyond(
     return (soft if soft.max() >= _LEAST else None), share
 
 
+def above_beard(mask: FloatArray, mesh_xyz: FloatArray) -> FloatArray:
+    """The part of a mask ``[n, n]`` above the upper lip: skin in a bearded face too, for measuring its colour.
+
+    :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
+    """
+    place = (np.arange(len(mask), dtype=np.float32) + 0.5) / len(mask)
+    share = smoothstep((float(mesh_xyz[_NOSE_BASE, 1]) + 0.02 - place) / 0.04)
+    return mask * share[:, None]
+
+
 def _smoothed(hair: FloatArray, seen: FloatArray, chin: np.ndarray, before: float | None) -> float:
     """Share of hair on what is seen of the chin, which a hand may cover."""
     visible = float(seen[chin].sum())
