@@ -111,7 +111,7 @@ def beard_beyond(
 
 
 def above_beard(mask: FloatArray, mesh_xyz: FloatArray) -> FloatArray:
-    """The part of a mask ``[n, n]`` above the upper lip: skin in a bearded face too, for measuring its colour.
+    """The part of a mask ``[n, n]`` above the upper lip: skin in bearded faces too, for measuring colour.
 
     :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
     """
