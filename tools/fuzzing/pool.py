@@ -79,10 +79,10 @@ class Worker:
 
 def serve(folder: Path) -> None:
     """The process's side: tasks come a line each on standard input, verdicts go to standard output."""
-    import resource
     import shutil
 
     from fuzzing.readers import READERS, read_with, run_command
+    from vidswap.memory import peak_memory_mb
 
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print is no answer
@@ -97,5 +97,5 @@ def serve(folder: Path) -> None:
             verdict = read_with(task["reader"], path, work)
         else:
             verdict = run_command(task["reader"], path, work, Path(task["good"]))
-        verdict["memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        verdict["memory_mb"] = peak_memory_mb()
         answers.write(json.dumps(verdict) + "\n")
