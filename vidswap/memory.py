@@ -40,7 +40,8 @@ def give_back_free_memory() -> None:
 def share_heaps() -> None:
     """Let the threads of this process share two heaps, where glibc would give each its own.
 
-    With a heap a stage, 20 s of 1080x1920 took 2,035 MB, with two 1,781 and 1,874. Call it before threads begin.
+    With a heap a stage, 20 s of 1080x1920 took 2,035 MB, with two 1,781 and 1,874. To be called before
+    threads begin.
     """
     library = _libc()
     if library is not None:
