@@ -111,3 +111,15 @@ def portrait(weights_home: Path) -> np.ndarray:
         drawn = torch.nn.functional.adaptive_avg_pool2d(generator.synthesize(code), 120)
     face = ((drawn[0].clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).numpy()
     return np.pad(face, ((0, 0), (20, 20), (0, 0)), mode="edge")
+
+
+@pytest.fixture(scope="module")
+def own_home(weights_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """``VIDSWAP_HOME`` of a module's own: the real weights, and a cache that no other test has filled."""
+    folder = tmp_path_factory.mktemp("home")
+    for entry in weights_home.iterdir():
+        if entry.name != "cache":
+            (folder / entry.name).symlink_to(entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIDSWAP_HOME", str(folder))
+        yield folder

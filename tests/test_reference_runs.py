@@ -32,15 +32,8 @@ CHEAP = RunConfig(
 
 
 @pytest.fixture(scope="module")
-def session(weights_home: Path, tmp_path_factory: pytest.TempPathFactory):
-    """With a cache of these tests' own beside the real weights."""
-    folder = tmp_path_factory.mktemp("home")
-    for entry in weights_home.iterdir():
-        if entry.name != "cache":
-            (folder / entry.name).symlink_to(entry)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIDSWAP_HOME", str(folder))
-        yield Session(CHEAP)
+def session(own_home: Path) -> Session:
+    return Session(CHEAP)
 
 
 def swapper_of(session: Session, config: RunConfig = CHEAP) -> Swapper:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,19 +59,7 @@ SOURCE = "synthetic:5"
 
 
 @pytest.fixture(scope="module")
-def home(weights_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of these tests' own beside the real weights."""
-    folder = tmp_path_factory.mktemp("home")
-    for entry in weights_home.iterdir():
-        if entry.name != "cache":
-            (folder / entry.name).symlink_to(entry)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIDSWAP_HOME", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="module")
-def session(home: Path) -> Session:
+def session(own_home: Path) -> Session:
     return Session(CHEAP)
 
 

@@ -101,14 +101,8 @@ def test_a_case_is_proved_by_tests_that_exist(number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def swapper(weights_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    home = tmp_path_factory.mktemp("home")
-    for entry in weights_home.iterdir():
-        if entry.name != "cache":
-            (home / entry.name).symlink_to(entry)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VIDSWAP_HOME", str(home))
-        yield Swapper(CHEAP)
+def swapper(own_home: Path) -> Any:
+    return Swapper(CHEAP)
 
 
 @pytest.fixture(scope="module")
