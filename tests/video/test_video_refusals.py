@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,7 +113,7 @@ try:
         for shown, frame in enumerate(frames, 1):
             if shown == 1:  # room for no more pictures from here on
                 resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
-    print("shown", shown)
+    print("shown", shown, shown < 12 and "no memory" in (frames.damage or ""))
 except InputError as error:
     print("refused", "memory" in str(error), chr(10) in str(error))
 """
@@ -129,7 +130,22 @@ def test_no_memory_is_not_taken_for_damage(make_clip):
         [sys.executable, "-c", STARVED, str(clip)], capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )  # fmt: skip
-    assert result.stdout in ("refused True False\n", "shown 12\n"), result.stdout + result.stderr
+    # Matroska's demuxer ends without an error where it finds no room for a packet: that is said.
+    said = re.fullmatch(r"shown (12 False|\d+ True)\n", result.stdout)
+    assert said or result.stdout == "refused True False\n", result.stdout + result.stderr
+
+
+def test_an_end_that_is_not_reached_is_said(make_clip):
+    clip = make_clip("clip.mkv", frames=50)
+    with open_frames(clip) as frames:
+        assert sum(1 for _ in frames) == 50
+    assert frames.damage is None
+    clip.write_bytes(clip.read_bytes()[: int(clip.stat().st_size * 0.6)])
+    with open_frames(clip) as frames:
+        shown = sum(1 for _ in frames)
+    assert 5 < shown < 50
+    assert frames.missing_seconds == pytest.approx((50 - shown) / 25, abs=0.1)
+    assert "could not be read" in frames.damage
 
 
 def test_pictures_too_large(make_clip):

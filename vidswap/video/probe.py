@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -70,6 +71,8 @@ class VideoInfo:
     """Frames as the header has it. Good for a progress bar; never to be trusted."""
     duration_seconds: float | None = None
     """Length as the header has it, None when unknown."""
+    declared_end_seconds: float | None = None
+    """End of the pictures on the container's clock as a Matroska file tags it; None for others."""
     start_pts: int = 0
     """pts of the first frame, in ``time_base``."""
     start_seconds: Fraction = Fraction(0)
@@ -188,6 +191,7 @@ def _probe_container(path: Path, container: Any, max_pixels: int) -> VideoInfo:
         average_rate=rate,
         n_frames_hint=_frames_hint(stream, container, rate),
         duration_seconds=_duration_seconds(stream, container),
+        declared_end_seconds=_declared_end(stream, container),
         start_pts=native.pts if native.pts is not None else (stream.start_time or 0),
         start_seconds=min(starts, default=Fraction(0)),
         is_interlaced=bool(native.interlaced_frame),
@@ -344,6 +348,19 @@ def _duration_seconds(stream: Any, container: Any) -> float | None:
     if container.duration:
         return container.duration / av.time_base
     return None
+
+
+def _declared_end(stream: Any, container: Any) -> float | None:
+    """Seconds of the ``DURATION`` tag of a Matroska stream (hh:mm:ss.fraction)."""
+    if "matroska" not in container.format.name.split(","):
+        return None
+    parts = str(stream.metadata.get("DURATION", "")).split(":")
+    try:
+        hours, minutes, seconds = (float(part) for part in parts)
+    except ValueError:
+        return None
+    end = 3600 * hours + 60 * minutes + seconds
+    return end if 0 < end < math.inf else None
 
 
 def _is_truncated(path: Path, container: Any) -> bool:

@@ -50,6 +50,8 @@ class FrameReader:
         """Packets that the container marked as damaged, or that could not be decoded."""
         self.corrupt_frames = 0
         """Pictures that the decoder marked as damaged; they are delivered all the same."""
+        self.missing_seconds = 0.0
+        """Time between the last picture and the end that the container declares for the pictures."""
         self._frames: Iterator[Frame] = iter(())
 
     def __iter__(self) -> Iterator[Frame]:
@@ -63,12 +65,17 @@ class FrameReader:
     @property
     def damage(self) -> str | None:
         """One line on what was damaged, None when nothing was."""
-        if not (self.corrupt_packets or self.corrupt_frames):
-            return None
-        return (
-            f"{self.info.path}: {self.corrupt_packets} damaged packets, "
-            f"{self.corrupt_frames} damaged pictures in {self.frames_read} frames"
-        )
+        found = []
+        if self.corrupt_packets or self.corrupt_frames:
+            found.append(
+                f"{self.corrupt_packets} damaged packets, "
+                f"{self.corrupt_frames} damaged pictures in {self.frames_read} frames"
+            )
+        if self.missing_seconds:
+            found.append(
+                f"its last {self.missing_seconds:.2f} s could not be read (damaged, a failing disk or no memory)"
+            )
+        return f"{self.info.path}: {'; '.join(found)}" if found else None
 
 
 @contextmanager
@@ -160,6 +167,7 @@ class _VideoSource:
         self.deinterlace = deinterlace and self.info.is_interlaced
         self.container: Any = None
         self.starts_at_key = False
+        self.last_end: int | None = None
         self._open()
 
     def _open(self) -> None:
@@ -192,8 +200,19 @@ class _VideoSource:
                 return
             yield self._record(native, index, pts)
             index += 1
+        self.reader.missing_seconds = self._unread()
         if clock.repaired:
             log.warning("%s: %d frames had no usable time", info.path, clock.repaired)
+
+    def _unread(self) -> float:
+        """Seconds that Matroska declares beyond the last packet: its demuxer ends without an error
+        where it could not read on (no memory, a failing disk); others say so."""
+        declared = self.info.declared_end_seconds
+        if declared is None or self.last_end is None:
+            return 0.0
+        missing = declared - float(self.last_end * self.info.time_base)
+        step = float(self.info.nominal_step * self.info.time_base)
+        return missing if missing > 2.5 * step else 0.0
 
     def _timed_start(self) -> Iterator[Any]:
         """All pictures; those at the start without a time get one from the first that has."""
@@ -222,6 +241,8 @@ class _VideoSource:
         for packet, pictures in decode_packets(self.container, self.stream, self.context):
             if fresh:
                 self.starts_at_key, fresh = bool(packet.is_keyframe), False
+            if packet.pts is not None:
+                self.last_end = max(self.last_end or 0, packet.pts + (packet.duration or 0))
             if packet.size and (packet.is_corrupt or packet.opaque == UNDECODABLE):
                 self.reader.corrupt_packets += 1
             for native in pictures:
