@@ -73,7 +73,7 @@ class FrameReader:
             )
         if self.missing_seconds:
             found.append(
-                f"its last {self.missing_seconds:.2f} s could not be read (damaged, a failing disk or no memory)"
+                f"its last {self.missing_seconds:.2f} s could not be read (damage, a failing disk, no memory)"
             )
         return f"{self.info.path}: {'; '.join(found)}" if found else None
 
@@ -205,7 +205,7 @@ class _VideoSource:
             log.warning("%s: %d frames had no usable time", info.path, clock.repaired)
 
     def _unread(self) -> float:
-        """Seconds that Matroska declares beyond the last packet: its demuxer ends without an error
+        """Seconds that Matroska declares beyond the last picture: its demuxer ends without an error
         where it could not read on (no memory, a failing disk); others say so."""
         declared = self.info.declared_end_seconds
         if declared is None or self.last_end is None:
@@ -241,12 +241,12 @@ class _VideoSource:
         for packet, pictures in decode_packets(self.container, self.stream, self.context):
             if fresh:
                 self.starts_at_key, fresh = bool(packet.is_keyframe), False
-            if packet.pts is not None:
-                self.last_end = max(self.last_end or 0, packet.pts + (packet.duration or 0))
             if packet.size and (packet.is_corrupt or packet.opaque == UNDECODABLE):
                 self.reader.corrupt_packets += 1
             for native in pictures:
                 check_size(self.info.path, native.width, native.height, self.max_pixels)
+                if native.pts is not None:
+                    self.last_end = max(self.last_end or 0, native.pts + (native.duration or 0))
                 yield native
 
     def _from(self, first: int) -> Iterator[Any]:
