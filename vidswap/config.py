@@ -101,6 +101,13 @@ class SmoothConfig:
     """Smoothing of the alignment quad, standard deviation in frames."""
     latent: float = 1.0
     """Smoothing of the latents, standard deviation in frames."""
+    motion: float = 24.0
+    """The new face is moved along with the target's: time constant, in frames, with which its place on the
+    head may change."""
+    shade: float = 2.0
+    """Averaging of the new face's light and shade along its motion, in frames."""
+    mask: float = 6.0
+    """Smoothing of the mask's outline, which moves with the target: time constant in frames."""
     color: float = 4.0
     """Smoothing of the colour match, time constant in frames."""
     occlusion: float = 1.5

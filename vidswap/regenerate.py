@@ -8,16 +8,25 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from vidswap.compositing import bare_forehead, beard_beyond, carry_skin_on, face_mask
+from vidswap.compositing import (
+    MotionState,
+    Placement,
+    bare_forehead,
+    beard_beyond,
+    carry_skin_on,
+    face_mask,
+    follow,
+    steady_mask,
+)
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
 from vidswap.identities import to_image
 from vidswap.landmarks import LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE, keypoints_from_mesh
-from vidswap.mixing import refine_source
+from vidswap.mixing import Response, refine_source
 from vidswap.models import TILES
 from vidswap.records import Face, Swap
 from vidswap.session import Session
-from vidswap.stages import CROP_SIZE, FaceWork, Work
+from vidswap.stages import CROP_SIZE, FaceWork, Work, uncovered
 
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
@@ -42,10 +51,12 @@ class Regenerate:
     session: Session
     refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
     """Source codes refined for a track, by track and source."""
-    steered: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
-    """Shot and steps along the steering's directions a track."""
+    steered: dict[int, tuple[int, np.ndarray, Response]] = field(default_factory=dict)
+    """Shot, steps along the steering's directions and what was learnt of mouth and eyes, a track."""
     beards: dict[int, tuple[int, float]] = field(default_factory=dict)
     """Shot, and how much of the chin is hair that the new face has not, a track."""
+    motion: dict[int, tuple[int, MotionState]] = field(default_factory=dict)
+    """Shot, and where the new face was placed, a track."""
 
     def __post_init__(self) -> None:
         self._mesher = self.session.new_mesher()  # no field: fields are saved with a run
@@ -84,7 +95,7 @@ class Regenerate:
         session, steering, track = self.session, self.session.steering, face.face.track_id
         if steering is None or self.steered.get(track, (None,))[0] == shot:
             return
-        amounts = steering.rest()
+        amounts, response = steering.rest(), Response.unknown()
         if session.encoder is not None:
             features, size = session.encoder.features, self.config.inversion.fast_size
 
@@ -95,19 +106,36 @@ class Regenerate:
             source = self.refined[(track, face.source.label)]
             with torch.no_grad():
                 mixed = session.mixer(source, target, self.config.mix.strength)
-            amounts = steering.begin(mixed, target, measured)
-        self.steered[track] = shot, amounts
+            amounts, response = steering.begin(mixed, target, measured)
+        self.steered[track] = shot, amounts, response
 
-    def _steer_on(self, face: FaceWork, drawn: Face | None, size: int) -> None:
+    def _steering_now(self, face: FaceWork) -> np.ndarray | None:
+        """Steps along the steering's directions for this frame."""
+        steering = self.session.steering
+        if steering is None:
+            return None
+        _, amounts, response = self.steered[face.face.track_id]
+        hidden = covered_measures(face, steering.names)
+        return self._steering_share * steering.with_quick(amounts, response, face.crop.mesh_xyz, hidden)
+
+    @property
+    def _steering_share(self) -> float:
+        return self.config.mix.steering * self.config.mix.strength
+
+    def _steer_on(
+        self, face: FaceWork, drawn: Face | None, size: int, added: np.ndarray | None
+    ) -> None:
         """The drawn face says how the next frame's is steered."""
         steering, track = self.session.steering, face.face.track_id
-        if steering is None or drawn is None:
+        if steering is None or drawn is None or added is None:
             return
         iris = None if drawn.iris_xy is None else drawn.iris_xy / size
-        crop = face.crop
-        error = steering.error((crop.mesh_xyz, crop.iris_xy), (drawn.mesh_xyz / size, iris))
-        shot, amounts = self.steered[track]
-        self.steered[track] = shot, steering.follow(amounts, error, covered_measures(face, steering.names))
+        crop, mesh = face.crop, drawn.mesh_xyz / size
+        error = steering.error((crop.mesh_xyz, crop.iris_xy), (mesh, iris))
+        shot, amounts, response = self.steered[track]
+        hidden = covered_measures(face, steering.names)
+        response = steering.learnt(response, crop.mesh_xyz, mesh, added, hidden)
+        self.steered[track] = shot, steering.follow(amounts, error, hidden), response
 
     def _drawn(self, work: Work) -> Work:
         made = []
@@ -116,21 +144,25 @@ class Regenerate:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
             source = self.refined[(face.face.track_id, face.source.label)]
             mixed = self.session.mixer(source, target, config.mix.strength)
-            if self.session.steering is not None:
-                share = config.mix.steering * config.mix.strength
-                mixed = self.session.steering.apply(mixed, self.steered[face.face.track_id][1], share)
+            steps = self._steering_now(face)
+            if steps is not None:
+                mixed = self.session.steering.apply(mixed, steps)
             image = self._draw(mixed, face.solid, quad_size_px(face.quad), below=self._room_below(face))
             drawn = self._face_drawn(image, face)
+            self._steer_on(face, drawn, image.shape[0], steps)
+            before = self._before(face, work.shot)
+            placement = self._follow(image, drawn, face, before, work.shot)
+            image, drawn = self._placed(image, drawn, face, placement)
             solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
             if config.composite.regions == "face":
                 mesh = face.crop.mesh_xyz
                 solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
                 image = carry_skin_on(image, solid, mesh)
+            solid = self._steady_mask(solid, face, placement, before)
             swap = Swap(image, solid, face.quad, face.face.track_id)
             face = replace(face, swap=swap, solid=solid)
             if config.composite.regions == "face":
                 face = replace(face, beyond=self._beard(face, work.shot))
-            self._steer_on(face, drawn, image.shape[0])
             made.append(face)
         return work.with_faces(made)
 
@@ -147,6 +179,51 @@ class Regenerate:
             ),
         )
         return found if found.score >= _SURE_FACE else None
+
+    def _before(self, face: FaceWork, shot: int) -> MotionState | None:
+        last = self.motion.get(face.face.track_id)
+        return last[1] if last and last[0] == shot else None
+
+    def _follow(
+        self, image: np.ndarray, drawn: Face | None, face: FaceWork, before: MotionState | None, shot: int
+    ) -> Placement | None:
+        """How the drawn face is moved to where it belongs on the target's head; None leaves it there."""
+        frames = self.config.smooth.motion
+        if frames <= 0:
+            return None
+        seen = uncovered(face, face.occluded, torch.device("cpu"))[0, 0].numpy()
+        placement, state = follow(
+            image, None if drawn is None else drawn.mesh_xyz[:, :2] / image.shape[0],
+            face.crop.image, face.crop.mesh_xyz[:, :2], seen, before,
+            frames=frames, shade=self.config.smooth.shade,
+        )  # fmt: skip
+        self.motion[face.face.track_id] = shot, state
+        return placement
+
+    def _placed(
+        self, image: np.ndarray, drawn: Face | None, face: FaceWork, placement: Placement | None
+    ) -> tuple[np.ndarray, Face | None]:
+        """The picture and its mesh, moved."""
+        window = mask_window(face.solid, below=self._room_below(face))
+        if placement is None or window is None:
+            return image, drawn
+        size = image.shape[0]
+        left, top, right, bottom = (edge * size // TILES for edge in window)
+        image = placement.moved(image, np.s_[top:bottom, left:right])
+        if drawn is not None:
+            mesh = placement.moved_points(drawn.mesh_xyz / size) * size
+            drawn = replace(drawn, mesh_xyz=mesh.astype(np.float32))
+        return image, drawn
+
+    def _steady_mask(
+        self, solid: np.ndarray, face: FaceWork, placement: Placement | None, before: MotionState | None
+    ) -> np.ndarray:
+        if placement is None:
+            return solid
+        solid, small = steady_mask(solid, placement, before, frames=self.config.smooth.mask)
+        shot, state = self.motion[face.face.track_id]
+        self.motion[face.face.track_id] = shot, replace(state, mask=small)
+        return solid
 
     def _new_face_mask(self, drawn: Face | None, size: int, face: FaceWork) -> np.ndarray:
         """Mask ``[512, 512]`` of the face as drawn: in a turned head its far cheek may end before the

@@ -15,17 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from vidswap.cache import canonical_json
-from vidswap.compositing import ColorState
+from vidswap.compositing import ColorState, MotionState
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
 from vidswap.inversion import WarmState
+from vidswap.mixing import Response
 from vidswap.records import Face, Pivot
 
 Array = NDArray[Any]
 
 _RECORDS = {
     kind.__name__: kind
-    for kind in (ColorState, Face, FinderState, Followed, Pivot, Track, WarmState)
+    for kind in (ColorState, Face, FinderState, Followed, MotionState, Pivot, Response, Track, WarmState)
 }
 _TREE = "tree"
 

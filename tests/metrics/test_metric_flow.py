@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vidswap.metrics.flow import optical_flow, visible, warp
+from vidswap.flow import optical_flow, visible, warp
 from vidswap.metrics.warping import pair_warping_error, warping_error
 
 

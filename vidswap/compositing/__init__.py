@@ -8,6 +8,7 @@ from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.hairline import bare_forehead
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
+from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
 from vidswap.compositing.occlusion import combine, doubt, residual_occlusion, steady_occlusion
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
@@ -18,6 +19,8 @@ __all__ = [
     "BLENDS",
     "REGIONS",
     "Blend",
+    "MotionState",
+    "Placement",
     "ColorMatcher",
     "ColorMethod",
     "ColorState",
@@ -27,8 +30,10 @@ __all__ = [
     "doubt",
     "face_mask",
     "face_outline",
+    "follow",
     "match_detail",
     "parse_regions",
     "residual_occlusion",
+    "steady_mask",
     "steady_occlusion",
 ]

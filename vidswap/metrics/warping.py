@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vidswap.flow import optical_flow, visible, warp
 from vidswap.metrics._checks import mask_for, picture, same_shape
-from vidswap.metrics.flow import optical_flow, visible, warp
 from vidswap.metrics.images import luma
 
 Array = NDArray[Any]

@@ -9,6 +9,7 @@ from vidswap.mixing.mixers import (
     parse_layers,
 )
 from vidswap.mixing.refine import Refined, refine_source
+from vidswap.mixing.response import Response
 from vidswap.mixing.steering import Steering
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Mixer",
     "NetworkMixer",
     "Refined",
+    "Response",
     "Steering",
     "blend_sources",
     "make_mixer",

@@ -4,7 +4,8 @@ A mixer moves the smile of the source's photo, or its open eyes, into every fram
 (:mod:`vidswap.mixing.directions`) can move them back, and how far is measured on the picture that was
 drawn: an integral controller a track, whose error is the difference of the target's mesh and the drawn
 one's. It costs no pass of the generator, since each frame corrects the next, and as the leak hardly
-changes along a track it is slow on purpose: fast expressions are the mixer's to follow.
+changes along a track it is slow on purpose. Mouth and eyes are too fast for that and are foreseen instead
+(:mod:`vidswap.mixing.response`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vidswap.mixing.directions import Directions
+from vidswap.mixing.response import LIMITS, Response
 from vidswap.models.aligned_mesh import MEASURES, face_measures
 
 Amounts = NDArray[np.float64]
@@ -61,6 +63,12 @@ class Steering:
     def names(self) -> tuple[str, ...]:
         return tuple(MEASURES[column] for column in self.columns)
 
+    @property
+    def quick(self) -> list[int]:
+        """Where the measures that are foreseen stand, in the order of the limits; all or none."""
+        names = self.names
+        return [names.index(name) for name in LIMITS] if set(LIMITS) <= set(names) else []
+
     def rest(self) -> Amounts:
         """No steering."""
         return np.zeros(len(self.columns))
@@ -80,15 +88,16 @@ class Steering:
         :param wanted: mesh ``[468, 3]`` and irises ``[2, 5, 2]`` of the target's crop. :param drawn: of the
             drawn face, in the same coordinates. Without irises nothing is said of the gaze (0).
         """
-        seen = []
-        for mesh, iris in (wanted, drawn):
-            eyes = np.zeros((2, 5, 2)) if iris is None else iris
-            points, irises = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in (mesh, eyes))
-            seen.append(face_measures(points, irises)[0, list(self.columns)].double().numpy())
-        off = (seen[0] - seen[1]) / self.units
+        off = self.measures(*wanted) - self.measures(*drawn)
         if wanted[1] is None or drawn[1] is None:
             off[[name.startswith("gaze") for name in self.names]] = 0.0
         return off
+
+    def measures(self, mesh: NDArray[np.floating], iris: NDArray[np.floating] | None) -> Amounts:
+        """The measures of a face in steps ``[D]``; those of the gaze mean nothing without irises."""
+        eyes = np.zeros((2, 5, 2)) if iris is None else iris
+        points, irises = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in (mesh, eyes))
+        return face_measures(points, irises)[0, list(self.columns)].double().numpy() / self.units
 
     def follow(self, amounts: Amounts, error: Amounts, hidden: NDArray[np.bool_] | None = None) -> Amounts:
         """The amounts for the next frame.
@@ -98,24 +107,58 @@ class Steering:
         step = np.clip(_GAIN * error, -_FASTEST, _FASTEST)
         if hidden is not None:
             step = np.where(hidden, 0.0, step)
+        step[self.quick] = 0.0
         return _limited(amounts + step)
 
     @torch.no_grad()
     def begin(
         self, mixed: Tensor, target: Tensor, measured: Callable[[Tensor], Tensor]
-    ) -> Amounts:
+    ) -> tuple[Amounts, Response]:
         """The amounts for the first frame of a track, by a few rounds on the cheap path.
 
         :param mixed: ``[1, n_styles, 512]``. :param target: likewise, the pivot.
         :param measured: a code to its ``[8]`` measures.
         """
-        wanted = measured(target)
-        amounts = self.rest()
+
+        def steps(code: Tensor) -> Amounts:
+            return measured(code)[list(self.columns)].double().cpu().numpy() / self.units
+
+        wanted, amounts, response = steps(target), self.rest(), Response.unknown()
         for _ in range(_BEGIN_ROUNDS):
-            off = (wanted - measured(self.apply(mixed, amounts)))[list(self.columns)]
-            step = _BEGIN_GAIN * off.double().cpu().numpy() / self.units
+            answered = steps(self.apply(mixed, amounts))
+            step = _BEGIN_GAIN * (wanted - answered)
+            step[self.quick] = 0.0
             amounts = _limited(amounts + step)
-        return amounts
+        if self.quick:
+            response = response.learn(wanted[self.quick], answered[self.quick])
+        return amounts, response
+
+    def with_quick(
+        self, amounts: Amounts, response: Response, mesh: NDArray[np.floating],
+        hidden: NDArray[np.bool_] | None = None,
+    ) -> Amounts:  # fmt: skip
+        """The amounts with those that are foreseen for a target's mesh ``[468, 3]``.
+
+        :param hidden: ``[D]`` what is covered: nothing is added for it.
+        """
+        out = amounts.copy()
+        if self.quick:
+            out[self.quick] = response.amounts(self.measures(mesh, None)[self.quick])
+            if hidden is not None:
+                out = np.where(hidden, amounts, out)
+        return out
+
+    def learnt(
+        self, response: Response, wanted: NDArray[np.floating], drawn: NDArray[np.floating],
+        added: Amounts, hidden: NDArray[np.bool_] | None = None,
+    ) -> Response:  # fmt: skip
+        """The response after a frame: meshes ``[468, 3]`` of the target and the drawn face, and the amounts
+        that the drawing had."""
+        if not self.quick:
+            return response
+        first, second = (self.measures(mesh, None)[self.quick] for mesh in (wanted, drawn))
+        known = None if hidden is None else ~hidden[self.quick]
+        return response.learn(first, second - added[self.quick], known)
 
 
 def _limited(amounts: Amounts) -> Amounts:
