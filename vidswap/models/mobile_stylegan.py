@@ -34,6 +34,8 @@ _WINDOW_STAGE = 5
 _HALO = 2
 """Tiles around a window that its zero padding spoils: 6 pixels of 512 at most."""
 
+_RGB_ROWS = 32
+
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in tiles."""
 
@@ -267,7 +269,15 @@ class MobileStyleGAN(nn.Module):
         return image[:, :, y : y + (bottom - top) * pixels, x : x + (right - left) * pixels]
 
     def _rgb(self, features: Tensor, w_plus: Tensor, size: int) -> Tensor:
-        scaled = _channel_scale(features.float(), self.styles[-1](w_plus[:, -1]))
+        style = self.styles[-1](w_plus[:, -1])
+        if torch.is_grad_enabled():
+            return self._rows_rgb(features, style, size)
+        # Some rows at a time: as floating point numbers these are the largest arrays of the whole network.
+        rows = features.split(_RGB_ROWS, dim=2)
+        return torch.cat([self._rows_rgb(part, style, size) for part in rows], dim=2)
+
+    def _rows_rgb(self, features: Tensor, style: Tensor, size: int) -> Tensor:
+        scaled = _channel_scale(features.float(), style)
         if size == RESOLUTION:
             return inverse_haar(self.to_img(scaled))
         # Half the low band is the mean of 2x2 pixels: the three other bands cancel in it.
