@@ -30,7 +30,7 @@ from vidswap import warp
 from vidswap.compositing import combine, residual_occlusion
 from vidswap.identities import SourceIdentity, prepare_source, to_image
 from vidswap.records import Frame
-from vidswap.regenerate import Regenerate
+from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.stages import (
@@ -191,7 +191,7 @@ def measure_source(clip: Path, source: str, outlines: dict, steps: int, sheet: P
     for index, frame in sorted(before.items()):
         work = InvertFaces(session)(witnesses.crop(witnesses.find(frame)))
         work = work.with_faces(replace(face, source=person) for face in work.faces)
-        work = Regenerate(session)(SeeOccluders(session)(work))
+        work = SeatFaces(session.config)(Regenerate(session)(SeeOccluders(session)(work)))
         after["with the network"][index], _ = PasteFaces(session.config)(work)
         blind = work.with_faces(replace(face, occluded=None) for face in work.faces)
         after["without"][index], _ = PasteFaces(session.config)(blind)

@@ -31,7 +31,7 @@ from vidswap.models import aligned_mesh as shape
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.judge_tfjs import RECIPES, TfjsIdentity
 from vidswap.records import Frame
-from vidswap.regenerate import Regenerate
+from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.sources import parse_source
@@ -151,7 +151,7 @@ def swapped(session: Session, work: Work, source: SourceIdentity) -> np.ndarray:
     """The target's crop after paste-back, ``[512, 512, 3]``."""
     face = replace(work.faces[0], source=source)
     drawn = Regenerate(session)(SeeOccluders(session)(work.with_faces([face])))
-    frame, _ = PasteFaces(session.config)(drawn)
+    frame, _ = PasteFaces(session.config)(SeatFaces(session.config)(drawn))
     box = (0, 0, *frame.upright_size_wh)
     image, _ = warp.crop(read_region(frame, box), face.quad / frame.display_scale_xy, face.crop.size)
     return image

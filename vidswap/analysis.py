@@ -21,7 +21,7 @@ from vidswap.cache import JSON, ContentCache
 from vidswap.errors import InputError
 from vidswap.likeness import Sought
 from vidswap.records import Frame, Pivot
-from vidswap.regenerate import Regenerate
+from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
 from vidswap.snapshots import pack, unpack
 from vidswap.stages import (
@@ -130,6 +130,7 @@ class Analysis:
             *self.stages_to_pivots(),
             Stage("see occluders", SeeOccluders(session)),
             Stage("generate", _Stated(self, "generate", Regenerate(session))),
+            Stage("seat", _Stated(self, "seat", SeatFaces(session.config))),
             Stage("paste", _Stated(self, "paste", PasteFaces(session.config))),
         ]
 

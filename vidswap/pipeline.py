@@ -21,7 +21,7 @@ from vidswap.marks import check_mark, signer_of
 from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
-from vidswap.regenerate import Regenerate
+from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
@@ -79,6 +79,7 @@ def build_stages(
     stages += [
         Stage("see occluders", SeeOccluders(session)),
         Stage("generate", Regenerate(session)),
+        Stage("seat", SeatFaces(session.config)),
         Stage("paste", PasteFaces(session.config)),
     ]
     return stages

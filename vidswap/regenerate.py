@@ -31,9 +31,7 @@ from vidswap.stages import CROP_SIZE, FaceWork, Work, uncovered
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
 _NECK_ROOM = 11
-"""Tiles drawn below it where the target has a beard, which is replaced as far as it hangs."""
-_NO_BEARD = 0.25
-"""Share of hair on the chin up to which the neck is not looked at."""
+"""Tiles drawn below it: a beard of the target is replaced as far as it hangs."""
 _SURE_FACE = 0.8
 """Presence from which the mesh of a drawn face is believed."""
 _SLACK = 10.0
@@ -53,10 +51,6 @@ class Regenerate:
     """Source codes refined for a track, by track and source."""
     steered: dict[int, tuple[int, np.ndarray, Response]] = field(default_factory=dict)
     """Shot, steps along the steering's directions and what was learnt of mouth and eyes, a track."""
-    beards: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """Shot, and how much of the chin is hair that the new face has not, a track."""
-    motion: dict[int, tuple[int, MotionState]] = field(default_factory=dict)
-    """Shot, and where the new face was placed, a track."""
 
     def __post_init__(self) -> None:
         self._mesher = self.session.new_mesher()  # no field: fields are saved with a run
@@ -139,32 +133,34 @@ class Regenerate:
 
     def _drawn(self, work: Work) -> Work:
         made = []
-        config = self.session.config
         for face in work.faces:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
             source = self.refined[(face.face.track_id, face.source.label)]
-            mixed = self.session.mixer(source, target, config.mix.strength)
+            mixed = self.session.mixer(source, target, self.config.mix.strength)
             steps = self._steering_now(face)
             if steps is not None:
                 mixed = self.session.steering.apply(mixed, steps)
-            image = self._draw(mixed, face.solid, quad_size_px(face.quad), below=self._room_below(face))
+            image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             drawn = self._face_drawn(image, face)
             self._steer_on(face, drawn, image.shape[0], steps)
-            before = self._before(face, work.shot)
-            placement = self._follow(image, drawn, face, before, work.shot)
-            image, drawn = self._placed(image, drawn, face, placement)
-            solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
-            if config.composite.regions == "face":
-                mesh = face.crop.mesh_xyz
-                solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
-                image = carry_skin_on(image, solid, mesh)
-            solid = self._steady_mask(solid, face, placement, before)
-            swap = Swap(image, solid, face.quad, face.face.track_id)
-            face = replace(face, swap=swap, solid=solid)
-            if config.composite.regions == "face":
-                face = replace(face, beyond=self._beard(face, work.shot))
-            made.append(face)
+            swap = Swap(image, face.solid, face.quad, face.face.track_id)
+            made.append(replace(face, swap=swap, drawn=drawn))
         return work.with_faces(made)
+
+    def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
+        """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
+
+        S is the generator's size, halved where the frame shows the face smaller than that anyway.
+        """
+        generator = self.session.generator
+        halve = quad_px < _HALVE_BELOW * generator.resolution
+        size = generator.resolution // 2 if halve else generator.resolution
+        window = drawn_window(mask, self.config)
+        if window is None:
+            return np.zeros((size, size, 3), np.float32)
+        part = to_image(generator.synthesize(code, size=size, window=window))
+        left, top, right, bottom = (edge * size // TILES for edge in window)
+        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
 
     def _face_drawn(self, image: np.ndarray, face: FaceWork) -> Face | None:
         """Mesh of the new face, in pixels of ``image``; None where it is not to be believed."""
@@ -180,31 +176,62 @@ class Regenerate:
         )
         return found if found.score >= _SURE_FACE else None
 
-    def _before(self, face: FaceWork, shot: int) -> MotionState | None:
-        last = self.motion.get(face.face.track_id)
-        return last[1] if last and last[0] == shot else None
+
+@dataclass
+class SeatFaces:
+    """Stage: move the drawn face to where it belongs, and find out which part of it is used."""
+
+    config: RunConfig
+    beards: dict[int, tuple[int, float]] = field(default_factory=dict)
+    """Shot, and how much of the chin is hair that the new face has not, a track."""
+    motion: dict[int, tuple[int, MotionState, int]] = field(default_factory=dict)
+    """Shot, where the new face was placed, and in which frame, a track."""
+
+    def __call__(self, work: Work) -> Work:
+        with torch.no_grad():
+            return work.with_faces([self._seated(face, work) for face in work.faces])
+
+    def _seated(self, face: FaceWork, work: Work) -> FaceWork:
+        image, whole_face = face.swap.image, self.config.composite.regions == "face"
+        before = self._before(face, work)
+        placement = self._follow(image, face.drawn, face, before, work)
+        image, drawn = self._placed(image, face.drawn, face, placement)
+        solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
+        if whole_face:
+            mesh = face.crop.mesh_xyz
+            solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
+            image = carry_skin_on(image, solid, mesh)
+        solid = self._steady_mask(solid, face, placement, before)
+        swap = replace(face.swap, image=image, mask=solid)
+        face = replace(face, swap=swap, solid=solid, drawn=drawn)
+        return replace(face, beyond=self._beard(face, work.shot)) if whole_face else face
+
+    def _before(self, face: FaceWork, work: Work) -> MotionState | None:
+        """What is remembered of the frame before; None where the face was not seen in it."""
+        shot, state, index = self.motion.get(face.face.track_id, (None, None, 0))
+        return state if shot == work.shot and work.frame.index - index == 1 else None
 
     def _follow(
-        self, image: np.ndarray, drawn: Face | None, face: FaceWork, before: MotionState | None, shot: int
+        self, image: np.ndarray, drawn: Face | None, face: FaceWork, before: MotionState | None, work: Work
     ) -> Placement | None:
         """How the drawn face is moved to where it belongs on the target's head; None leaves it there."""
-        frames = self.config.smooth.motion
-        if frames <= 0:
+        smooth = self.config.smooth
+        if smooth.motion <= 0:
             return None
         seen = uncovered(face, face.occluded, torch.device("cpu"))[0, 0].numpy()
         placement, state = follow(
             image, None if drawn is None else drawn.mesh_xyz[:, :2] / image.shape[0],
             face.crop.image, face.crop.mesh_xyz[:, :2], seen, before,
-            frames=frames, shade=self.config.smooth.shade,
+            frames=smooth.motion, shade=smooth.shade,
         )  # fmt: skip
-        self.motion[face.face.track_id] = shot, state
+        self.motion[face.face.track_id] = work.shot, state, work.frame.index
         return placement
 
     def _placed(
         self, image: np.ndarray, drawn: Face | None, face: FaceWork, placement: Placement | None
     ) -> tuple[np.ndarray, Face | None]:
         """The picture and its mesh, moved."""
-        window = mask_window(face.solid, below=self._room_below(face))
+        window = drawn_window(face.solid, self.config)
         if placement is None or window is None:
             return image, drawn
         size = image.shape[0]
@@ -214,16 +241,6 @@ class Regenerate:
             mesh = placement.moved_points(drawn.mesh_xyz / size) * size
             drawn = replace(drawn, mesh_xyz=mesh.astype(np.float32))
         return image, drawn
-
-    def _steady_mask(
-        self, solid: np.ndarray, face: FaceWork, placement: Placement | None, before: MotionState | None
-    ) -> np.ndarray:
-        if placement is None:
-            return solid
-        solid, small = steady_mask(solid, placement, before, frames=self.config.smooth.mask)
-        shot, state = self.motion[face.face.track_id]
-        self.motion[face.face.track_id] = shot, replace(state, mask=small)
-        return solid
 
     def _new_face_mask(self, drawn: Face | None, size: int, face: FaceWork) -> np.ndarray:
         """Mask ``[512, 512]`` of the face as drawn: in a turned head its far cheek may end before the
@@ -235,11 +252,15 @@ class Regenerate:
             drawn.mesh_xyz / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
         )
 
-    def _room_below(self, face: FaceWork) -> int:
-        """Tiles to draw under the mask: the neck is needed where a beard was, or may be."""
-        last = self.beards.get(face.face.track_id)
-        bearded = last is None or last[1] > _NO_BEARD
-        return _NECK_ROOM if bearded and self.config.composite.regions == "face" else _ROOM
+    def _steady_mask(
+        self, solid: np.ndarray, face: FaceWork, placement: Placement | None, before: MotionState | None
+    ) -> np.ndarray:
+        if placement is None:
+            return solid
+        solid, small = steady_mask(solid, placement, before, frames=self.config.smooth.mask)
+        shot, state, index = self.motion[face.face.track_id]
+        self.motion[face.face.track_id] = shot, replace(state, mask=small), index
+        return solid
 
     def _beard(self, face: FaceWork, shot: int) -> np.ndarray | None:
         """Where the target's beard hangs over the mask ``[128, 128]``."""
@@ -252,22 +273,13 @@ class Regenerate:
         self.beards[track] = shot, share
         return beyond
 
-    def _draw(
-        self, code: torch.Tensor, mask: np.ndarray, quad_px: float, *, below: int = _ROOM
-    ) -> np.ndarray:
-        """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.
 
-        S is the generator's size, halved where the frame shows the face smaller than that anyway.
-        """
-        generator = self.session.generator
-        halve = quad_px < _HALVE_BELOW * generator.resolution
-        size = generator.resolution // 2 if halve else generator.resolution
-        window = mask_window(mask, below=below)
-        if window is None:
-            return np.zeros((size, size, 3), np.float32)
-        part = to_image(generator.synthesize(code, size=size, window=window))
-        left, top, right, bottom = (edge * size // TILES for edge in window)
-        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
+def drawn_window(mask: np.ndarray, config: RunConfig) -> tuple[int, int, int, int] | None:
+    """Tiles of the picture that are drawn for a mask; None when it is empty.
+
+    The neck is drawn where a whole face is swapped: it is needed as far as a beard hangs.
+    """
+    return mask_window(mask, below=_NECK_ROOM if config.composite.regions == "face" else _ROOM)
 
 
 def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int, int] | None:

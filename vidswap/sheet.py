@@ -18,7 +18,7 @@ from vidswap.errors import NoFaceError
 from vidswap.identities import prepare_reference, to_image
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
-from vidswap.regenerate import Regenerate
+from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.reports import PreviewReport
 from vidswap.runs import kept_chunks
 from vidswap.session import Session
@@ -115,7 +115,7 @@ class _Works:
 
 def _rows(session: Session, work: Work, draw: Regenerate) -> list[list[np.ndarray]]:
     """Pictures of one frame, a row a face; every stage is run by hand."""
-    work = draw(SeeOccluders(session)(work))
+    work = SeatFaces(session.config)(draw(SeeOccluders(session)(work)))
     paste = PasteFaces(session.config)
     swaps = [paste.finish(face, work, whole=True) for face in work.faces]
     finished, _ = PasteFaces(session.config)(work)

@@ -62,6 +62,8 @@ class FaceWork:
     """``[128, 128]`` where the crop shows the face."""
     pivot: Pivot | None = None
     swap: Swap | None = None
+    drawn: Face | None = None
+    """The new face's mesh, in pixels of its picture; None where it is not to be believed."""
     inversion: np.ndarray | None = None
     """``[s, s, 3]`` the target as the generator redraws it, small."""
     occluded: np.ndarray | None = None
