@@ -3,8 +3,8 @@
 
     python tools/measure_random.py [--pairs 50] [--gallery 1000] [--judge faceres]
 
-The paper's own setting: source and target are random latents. Figures as of ``tools/measure_swaps.py``, but of
-the generated pictures, without inversion and paste-back; retrieval is among ``--gallery`` other random people.
+The paper's own setting: source and target are random latents. Figures as of ``tools/measure_swaps.py``, but
+of the generated pictures, without inversion and paste-back; retrieval is among ``--gallery`` other people.
 """
 
 from __future__ import annotations

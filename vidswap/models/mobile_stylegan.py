@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from pathlib import Path
 
 import torch
@@ -35,6 +36,9 @@ _HALO = 2
 """Tiles around a window that its zero padding spoils: 6 pixels of 512 at most."""
 
 _RGB_ROWS = 32
+_ONE_PICTURE = threading.Lock()
+"""Held while a whole picture is drawn: two at a time on two threads would add up their largest moments, which
+a long clip meets sooner or later and a short one does not."""
 
 Window = tuple[int, int, int, int]
 """Left, top, right, bottom in tiles."""
@@ -254,6 +258,13 @@ class MobileStyleGAN(nn.Module):
                 )
             features = self.features(w_plus, _HEAD_STAGE[size] + 1)
             return self.heads[str(size)](features.float(), self.rest_modulations(w_plus, size))
+        if torch.is_grad_enabled():
+            return self._whole(w_plus, size, window)
+        with _ONE_PICTURE:
+            return self._whole(w_plus, size, window)
+
+    def _whole(self, w_plus: Tensor, size: int, window: Window | None) -> Tensor:
+        """Pictures by the whole network."""
         if window is None:
             return self._rgb(self.features(w_plus), w_plus, size)
         left, top, right, bottom = window
