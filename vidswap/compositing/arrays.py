@@ -13,6 +13,9 @@ from vidswap.records import FloatArray
 
 _MATRIX_SIDE = 160
 """Side of a map up to which a blur is a product of matrices."""
+_BROAD = 12
+"""Radii in a side up to which it is one on larger maps as well."""
+_MATRIX_MOST = 512
 
 
 def smoothstep(value: NDArray[np.floating]) -> FloatArray:
@@ -61,8 +64,8 @@ def gaussian_blur(tensor: torch.Tensor, sigma: float) -> torch.Tensor:
         return tensor
     height, width = tensor.shape[-2:]
     radius = min(max(1, int(np.ceil(3.0 * sigma))), min(height, width) - 1)
-    if max(height, width) <= _MATRIX_SIDE:
-        # On small maps one matrix an axis costs less than its taps one by one, however broad the blur.
+    if max(height, width) <= max(_MATRIX_SIDE, min(_BROAD * radius, _MATRIX_MOST)):
+        # On small maps, and for broad blurs, one matrix an axis costs less than its taps one by one.
         down, across = (_blur_matrix(side, radius, float(sigma)) for side in (height, width))
         return down @ tensor.contiguous() @ across.T
     weights = _gaussian(radius, float(sigma))
