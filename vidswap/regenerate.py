@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vidswap.compositing import (
+    Glance,
     MotionState,
     Placement,
     bare_forehead,
@@ -154,15 +155,16 @@ class Regenerate:
             placement = self._follow(image, drawn, face, before, work.shot)
             image, drawn = self._placed(image, drawn, face, placement)
             solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
+            glances = Glance(image), Glance(face.crop.image)
             if config.composite.regions == "face":
                 mesh = face.crop.mesh_xyz
-                solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
-                image = carry_skin_on(image, solid, mesh)
+                solid = solid * bare_forehead(*glances, solid, mesh)
+                image = carry_skin_on(image, solid, mesh, glance=glances[0])
             solid = self._steady_mask(solid, face, placement, before)
             swap = Swap(image, solid, face.quad, face.face.track_id)
             face = replace(face, swap=swap, solid=solid)
             if config.composite.regions == "face":
-                face = replace(face, beyond=self._beard(face, work.shot))
+                face = replace(face, beyond=self._beard(face, work.shot, glances))
             made.append(face)
         return work.with_faces(made)
 
@@ -241,12 +243,14 @@ class Regenerate:
         bearded = last is None or last[1] > _NO_BEARD
         return _NECK_ROOM if bearded and self.config.composite.regions == "face" else _ROOM
 
-    def _beard(self, face: FaceWork, shot: int) -> np.ndarray | None:
-        """Where the target's beard hangs over the mask ``[128, 128]``."""
-        crop, track = face.crop, face.face.track_id
+    def _beard(self, face: FaceWork, shot: int, glances: tuple[Glance, Glance]) -> np.ndarray | None:
+        """Where the target's beard hangs over the mask ``[128, 128]``; a glance of the new face's picture may
+        be from before it was mended."""
+        crop, track, image = face.crop, face.face.track_id, face.swap.image
+        drawn = glances[0] if glances[0].shows(image) else image
         last = self.beards.get(track)
         beyond, share = beard_beyond(
-            face.swap.image, crop.image, face.solid, crop.mesh_xyz,
+            drawn, glances[1], face.solid, crop.mesh_xyz,
             occluded=face.occluded, share=last[1] if last and last[0] == shot else None,
         )  # fmt: skip
         self.beards[track] = shot, share
@@ -267,7 +271,9 @@ class Regenerate:
             return np.zeros((size, size, 3), np.float32)
         part = to_image(generator.synthesize(code, size=size, window=window))
         left, top, right, bottom = (edge * size // TILES for edge in window)
-        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
+        # Channel by channel in memory, as all that follows reads it.
+        around = ((0, 0), (top, size - bottom), (left, size - right))
+        return np.pad(part.transpose(2, 0, 1), around, mode="edge").transpose(1, 2, 0)
 
 
 def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int, int] | None:
@@ -275,8 +281,8 @@ def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int,
 
     :param below: tiles of room under the mask.
     """
-    grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
-    rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
+    # Rows and columns at once: numpy is slow at maxima of the few pixels of a tile.
+    rows, columns = (np.flatnonzero(mask.max(axis).reshape(TILES, -1).max(1) > 0) for axis in (1, 0))
     if not len(rows):
         return None
     return (
