@@ -23,6 +23,8 @@ _SMOOTH_SIGMA = 1.5
 # square root of it, per pixel, are noise and do not move the flow.
 _RIDGE = 2e-5
 _MAX_STEP_PX = 1.5
+_MATRIX_SIDE = 112
+"""Side of a level up to which a blur is a product of matrices."""
 
 
 def optical_flow(first: Tensor, second: Tensor, *, levels: int = 5, iterations: int = 3) -> Tensor:
@@ -56,16 +58,19 @@ def optical_flow(first: Tensor, second: Tensor, *, levels: int = 5, iterations: 
 
 def _refine(first: Tensor, second: Tensor, flow: Tensor, iterations: int) -> Tensor:
     """Lucas-Kanade steps on one level; the gradients are those of ``first`` (Baker, Matthews)."""
-    gx, gy = _gradient(first)
-    products = _blur(torch.cat([gx * gx, gx * gy, gy * gy], 1), _WINDOW_SIGMA)
-    xx, xy, yy = (products + products.new_tensor([_RIDGE, 0.0, _RIDGE])[:, None, None]).split(1, 1)
+    gradient = _gradient(first)
+    gx, gy = gradient.split(1, 1)
+    products = _blur(torch.cat([gradient * gx, gy * gy], 1), _WINDOW_SIGMA)
+    xx, xy, yy = products.split(1, 1)
+    xx, yy = xx + _RIDGE, yy + _RIDGE
     determinant = xx * yy - xy * xy
+    # The inverse of the structure tensor: its first and its second column.
+    columns = [torch.cat(pair, 1) / determinant for pair in ((yy, -xy), (-xy, xx))]
     for _ in range(iterations):
         residual = first - warp(second, flow)
-        right = _blur(torch.cat([gx * residual, gy * residual], 1), _WINDOW_SIGMA)
-        rx, ry = right.split(1, 1)
-        step = torch.cat([yy * rx - xy * ry, xx * ry - xy * rx], 1) / determinant
-        flow = flow + step.clamp(-_MAX_STEP_PX, _MAX_STEP_PX)
+        rx, ry = _blur(gradient * residual, _WINDOW_SIGMA).split(1, 1)
+        step = (columns[0] * rx).addcmul_(columns[1], ry)
+        flow = step.clamp_(-_MAX_STEP_PX, _MAX_STEP_PX).add_(flow)
     return _blur(flow, _SMOOTH_SIGMA)
 
 
@@ -73,8 +78,8 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     """``image(x + flow(x))`` by bilinear sampling, edges repeated; ``[B, C, H, W]``."""
     height, width = image.shape[2:]
     base_x, base_y = _base(height, width, image.device, image.dtype)
-    x = (base_x + flow[:, 0]) * (2 / width) - 1
-    y = (base_y + flow[:, 1]) * (2 / height) - 1
+    x = torch.add(base_x * (2 / width) - 1, flow[:, 0], alpha=2 / width)
+    y = torch.add(base_y * (2 / height) - 1, flow[:, 1], alpha=2 / height)
     grid = torch.stack([x, y], -1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
@@ -118,22 +123,39 @@ def _kernel(sigma: float) -> NDArray[Any]:
 
 def _blur(x: Tensor, sigma: float) -> Tensor:
     """Separable Gaussian blur, edges repeated."""
-    kernel = torch.as_tensor(_kernel(sigma), dtype=x.dtype, device=x.device)
-    radius = len(kernel) // 2
-    batch, channels, height, width = x.shape
-    x = x.reshape(batch * channels, 1, height, width)
-    x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel.view(1, 1, 1, -1))
-    x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel.view(1, 1, -1, 1))
-    return x.reshape(batch, channels, height, width)
+    height, width = x.shape[2:]
+    if max(height, width) <= _MATRIX_SIDE:
+        # On the small levels calls cost more than numbers: one product an axis.
+        down, across = (_blur_matrix(side, sigma, x.device, x.dtype) for side in (height, width))
+        return down @ x @ across.T
+    weights = [float(weight) for weight in _kernel(sigma)]
+    radius = len(weights) // 2
+    for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
+        padded, length = F.pad(x, pad, mode="replicate"), x.shape[axis]
+        # Symmetric sums: torch's convolution of single channels takes some fifteen times as long.
+        x = padded.narrow(axis, radius, length) * weights[radius]
+        for step in range(1, radius + 1):
+            pair = padded.narrow(axis, radius - step, length) + padded.narrow(axis, radius + step, length)
+            x.add_(pair, alpha=weights[radius + step])
+    return x
+
+
+@functools.lru_cache(maxsize=32)
+def _blur_matrix(side: int, sigma: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The blur of an axis with its repeated ends, ``[side, side]``."""
+    kernel, rows, matrix = _kernel(sigma), np.arange(side), np.zeros((side, side))
+    for step, weight in enumerate(kernel, -(len(kernel) // 2)):
+        np.add.at(matrix, (rows, np.clip(rows + step, 0, side - 1)), weight)
+    return torch.as_tensor(matrix, dtype=dtype, device=device)
 
 
 def _half(image: Tensor) -> Tensor:
     return F.avg_pool2d(_blur(image, 0.7), 2, ceil_mode=True, count_include_pad=False)
 
 
-def _gradient(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences in x and y, edges repeated."""
+def _gradient(image: Tensor) -> Tensor:
+    """Central differences in x and y of ``[B, 1, H, W]``, edges repeated: ``[B, 2, H, W]``."""
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
-    gx = (padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]) / 2
-    gy = (padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]) / 2
-    return gx, gy
+    gx = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    gy = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    return torch.cat([gx, gy], 1).mul_(0.5)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from vidswap.compositing import (
+    Glance,
     MotionState,
     Placement,
     bare_forehead,
@@ -160,7 +161,9 @@ class Regenerate:
             return np.zeros((size, size, 3), np.float32)
         part = to_image(generator.synthesize(code, size=size, window=window))
         left, top, right, bottom = (edge * size // TILES for edge in window)
-        return np.pad(part, ((top, size - bottom), (left, size - right), (0, 0)), mode="edge")
+        # Channel by channel in memory, as all that follows reads it.
+        around = ((0, 0), (top, size - bottom), (left, size - right))
+        return np.pad(part.transpose(2, 0, 1), around, mode="edge").transpose(1, 2, 0)
 
     def _face_drawn(self, image: np.ndarray, face: FaceWork) -> Face | None:
         """Mesh of the new face, in pixels of ``image``; None where it is not to be believed."""
@@ -197,14 +200,15 @@ class SeatFaces:
         placement = self._follow(image, face.drawn, face, before, work)
         image, drawn = self._placed(image, face.drawn, face, placement)
         solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
+        glances = Glance(image), Glance(face.crop.image)
         if whole_face:
             mesh = face.crop.mesh_xyz
-            solid = solid * bare_forehead(image, face.crop.image, solid, mesh)
-            image = carry_skin_on(image, solid, mesh)
+            solid = solid * bare_forehead(*glances, solid, mesh)
+            image = carry_skin_on(image, solid, mesh, glance=glances[0])
         solid = self._steady_mask(solid, face, placement, before)
         swap = replace(face.swap, image=image, mask=solid)
         face = replace(face, swap=swap, solid=solid, drawn=drawn)
-        return replace(face, beyond=self._beard(face, work.shot)) if whole_face else face
+        return replace(face, beyond=self._beard(face, work.shot, glances)) if whole_face else face
 
     def _before(self, face: FaceWork, work: Work) -> MotionState | None:
         """What is remembered of the frame before; None where the face was not seen in it."""
@@ -262,12 +266,14 @@ class SeatFaces:
         self.motion[face.face.track_id] = shot, replace(state, mask=small), index
         return solid
 
-    def _beard(self, face: FaceWork, shot: int) -> np.ndarray | None:
-        """Where the target's beard hangs over the mask ``[128, 128]``."""
-        crop, track = face.crop, face.face.track_id
+    def _beard(self, face: FaceWork, shot: int, glances: tuple[Glance, Glance]) -> np.ndarray | None:
+        """Where the target's beard hangs over the mask ``[128, 128]``; a glance of the new face's picture may
+        be from before it was mended."""
+        crop, track, image = face.crop, face.face.track_id, face.swap.image
+        drawn = glances[0] if glances[0].shows(image) else image
         last = self.beards.get(track)
         beyond, share = beard_beyond(
-            face.swap.image, crop.image, face.solid, crop.mesh_xyz,
+            drawn, glances[1], face.solid, crop.mesh_xyz,
             occluded=face.occluded, share=last[1] if last and last[0] == shot else None,
         )  # fmt: skip
         self.beards[track] = shot, share
@@ -287,8 +293,8 @@ def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int,
 
     :param below: tiles of room under the mask.
     """
-    grid = mask.reshape(TILES, mask.shape[0] // TILES, TILES, -1).max((1, 3)) > 0
-    rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
+    # Rows and columns at once: numpy is slow at maxima of the few pixels of a tile.
+    rows, columns = (np.flatnonzero(mask.max(axis).reshape(TILES, -1).max(1) > 0) for axis in (1, 0))
     if not len(rows):
         return None
     return (

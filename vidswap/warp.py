@@ -163,8 +163,9 @@ def _part_under(
 
 def _to_planes(image: NDArray[np.generic]) -> torch.Tensor:
     """``[h, w, C]`` array to ``[1, C, h, w]`` float32 in [0, 1]."""
-    array = np.ascontiguousarray(image)
-    if not array.flags.writeable:  # torch warns about arrays that pictures from files often are
+    array = np.asarray(image)
+    # torch takes no mirrored arrays, and warns about those that pictures from files often are.
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
         array = array.copy()
     tensor = torch.from_numpy(array).permute(2, 0, 1)[None]
     if tensor.dtype == torch.uint8:

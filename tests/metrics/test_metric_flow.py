@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vidswap import flow as flow_module
 from vidswap.flow import optical_flow, visible, warp
 from vidswap.metrics.warping import pair_warping_error, warping_error
 
@@ -50,6 +51,22 @@ def test_flow_in_a_picture_without_texture_stays_at_rest() -> None:
     flat = torch.full((1, 1, 64, 80), 0.5)
     noisy = flat + 0.001 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(1))
     assert optical_flow(flat, noisy).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("size_hw", [(40, 57), (150, 97)])
+def test_both_ways_of_blurring_repeat_the_edges(
+    size_hw: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = torch.rand(2, 3, *size_hw, generator=torch.Generator().manual_seed(2))
+    x, y = torch.meshgrid(torch.arange(-5, 6.0), torch.arange(-5, 6.0), indexing="ij")
+    kernel = torch.exp(-0.125 * (x * x + y * y))
+    padded = torch.nn.functional.pad(picture, (5, 5, 5, 5), mode="replicate")
+    wanted = torch.nn.functional.conv2d(
+        padded, (kernel / kernel.sum()).expand(3, 1, 11, 11), groups=3
+    )
+    for most in (0, 1000):
+        monkeypatch.setattr(flow_module, "_MATRIX_SIDE", most)
+        assert torch.allclose(flow_module._blur(picture, 2.0), wanted, atol=1e-5)
 
 
 def test_batches_are_independent_and_odd_sizes_work() -> None:

@@ -6,6 +6,7 @@ from vidswap.compositing.background import carry_skin_on
 from vidswap.compositing.beard import above_beard, beard_beyond
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
+from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
@@ -19,6 +20,7 @@ __all__ = [
     "BLENDS",
     "REGIONS",
     "Blend",
+    "Glance",
     "MotionState",
     "Placement",
     "ColorMatcher",

@@ -13,6 +13,9 @@ from vidswap.records import FloatArray
 
 _MATRIX_SIDE = 160
 """Side of a map up to which a blur is a product of matrices."""
+_BROAD = 12
+"""Radii in a side up to which it is one on larger maps as well."""
+_MATRIX_MOST = 512
 
 
 def smoothstep(value: NDArray[np.floating]) -> FloatArray:
@@ -22,18 +25,23 @@ def smoothstep(value: NDArray[np.floating]) -> FloatArray:
 
 
 def to_tensor(image: NDArray[np.floating]) -> torch.Tensor:
-    """``[H, W]`` or ``[H, W, C]`` to float32 ``[1, C, H, W]`` without copying where possible."""
-    array = np.ascontiguousarray(image, dtype=np.float32)
+    """``[H, W]`` or ``[H, W, C]`` to float32 ``[1, C, H, W]`` without copying where possible.
+
+    Pictures of this room are ``[H, W, C]`` whose channels mostly lie one after the other in memory, as torch
+    likes them.
+    """
+    array = np.asarray(image, dtype=np.float32)
+    if array.ndim == 3 and array.transpose(2, 0, 1).flags.c_contiguous:
+        return torch.from_numpy(array.transpose(2, 0, 1))[None]
+    array = np.ascontiguousarray(array)
     if array.ndim == 2:
         return torch.from_numpy(array)[None, None]
     return torch.from_numpy(array).permute(2, 0, 1)[None]
 
 
 def to_array(tensor: torch.Tensor) -> FloatArray:
-    """``[1, C, H, W]`` to ``[H, W, C]``, or to ``[H, W]`` when C is 1."""
-    if tensor.shape[1] == 1:
-        return tensor[0, 0].numpy()
-    return np.ascontiguousarray(tensor[0].permute(1, 2, 0).numpy())
+    """``[1, C, H, W]`` to ``[H, W, C]``, or to ``[H, W]`` when C is 1; of the same memory."""
+    return tensor[0, 0].numpy() if tensor.shape[1] == 1 else tensor[0].permute(1, 2, 0).numpy()
 
 
 def resize(tensor: torch.Tensor, size: int) -> torch.Tensor:
@@ -55,14 +63,32 @@ def resize_map(values: NDArray[np.floating], size: int) -> FloatArray:
     return to_array(resize(to_tensor(values), size))
 
 
+def enlarged_part(field: torch.Tensor, size: int, inner: tuple[slice, slice]) -> torch.Tensor:
+    """Rows and columns ``inner`` of a field enlarged to ``size``."""
+    cells = field.shape[-1]
+    if size % cells:
+        return resize(field, size)[(..., *inner)]
+    step = size // cells
+    # One cell more on each side, so that the cut is not taken for the field's edge.
+    low = [max(0, span.start // step - 1) for span in inner]
+    high = [min(cells, -(-span.stop // step) + 1) for span in inner]
+    part = field[..., low[0] : high[0], low[1] : high[1]]
+    part = F.interpolate(part, scale_factor=step, mode="bilinear", align_corners=False)
+    rows, columns = (
+        slice(span.start - first * step, span.stop - first * step)
+        for span, first in zip(inner, low, strict=True)
+    )
+    return part[..., rows, columns]
+
+
 def gaussian_blur(tensor: torch.Tensor, sigma: float) -> torch.Tensor:
     """Separable Gaussian with mirrored borders; ``sigma`` in pixels, 0 returns the input."""
     if sigma < 0.15:
         return tensor
     height, width = tensor.shape[-2:]
     radius = min(max(1, int(np.ceil(3.0 * sigma))), min(height, width) - 1)
-    if max(height, width) <= _MATRIX_SIDE:
-        # On small maps one matrix an axis costs less than its taps one by one, however broad the blur.
+    if max(height, width) <= max(_MATRIX_SIDE, min(_BROAD * radius, _MATRIX_MOST)):
+        # On small maps, and for broad blurs, one matrix an axis costs less than its taps one by one.
         down, across = (_blur_matrix(side, radius, float(sigma)) for side in (height, width))
         return down @ tensor.contiguous() @ across.T
     weights = _gaussian(radius, float(sigma))
@@ -98,23 +124,42 @@ def widest(values: NDArray[np.floating], reach: int) -> FloatArray:
     """The largest value of a map ``[h, w]`` within ``reach`` pixels in rows and columns."""
     out = np.array(values, dtype=np.float32)
     for axis in (0, 1):
-        lines = np.moveaxis(out, axis, 0)
-        source = lines.copy()
-        for step in range(1, min(reach, len(lines) - 1) + 1):
-            np.maximum(lines[step:], source[:-step], out=lines[step:])
-            np.maximum(lines[:-step], source[step:], out=lines[:-step])
+        lines, room = out.shape[axis], min(reach, out.shape[axis] - 1)
+        if room < 1:
+            continue
+        shape = [length + 2 * room if one == axis else length for one, length in enumerate(out.shape)]
+        best = np.full(shape, -np.inf, np.float32)
+        _cut(best, axis, room, room + lines)[...] = out
+        # Windows of 2, 4, 8...; two of the largest that fit make up the whole one.
+        width, whole = 1, 2 * room + 1
+        while 2 * width <= whole:
+            best = np.maximum(_cut(best, axis, 0, -width), _cut(best, axis, width, None))
+            width *= 2
+        rest = whole - width
+        out = np.maximum(_cut(best, axis, 0, lines), _cut(best, axis, rest, rest + lines))
     return out
+
+
+def _cut(values: FloatArray, axis: int, start: int, stop: int | None) -> FloatArray:
+    return values[start:stop] if axis == 0 else values[:, start:stop]
 
 
 def grown(seeds: NDArray[np.floating], limit: NDArray[np.floating], steps: int) -> FloatArray:
     """Grey geodesic dilation of ``seeds`` under ``limit``, both ``[h, w]``, by at most ``steps`` pixels."""
-    now = np.asarray(seeds, np.float32)
+    height, width = np.shape(seeds)
+    held = np.full((height + 2, width + 2), -np.inf, np.float32)
+    now = held[1:-1, 1:-1]
+    now[...] = seeds
     for _ in range(steps):
-        wider = np.minimum(widest(now, 1), limit, dtype=np.float32)
+        rows = np.maximum(held[:-2], held[2:])
+        np.maximum(rows, held[1:-1], out=rows)
+        wider = np.maximum(rows[:, :-2], rows[:, 2:])
+        np.maximum(wider, rows[:, 1:-1], out=wider)
+        wider = np.minimum(wider, limit, dtype=np.float32)
         if np.array_equal(wider, now):
             break
-        now = wider
-    return now
+        now[...] = wider
+    return now.copy()
 
 
 def luma(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,24 +8,24 @@ are told by their colour, and the drawn skin beside them is carried on.
 
 from __future__ import annotations
 
-import kornia
 import numpy as np
 import torch
 
 from vidswap.compositing.arrays import (
+    enlarged_part,
     gaussian_blur,
-    resize,
     resize_map,
     smoothstep,
-    to_array,
+    span_of,
     to_tensor,
     widest,
 )
+from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
+from vidswap.compositing.glance import Glance
 from vidswap.compositing.masks import outline_distance
 from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
 from vidswap.records import FloatArray
 
-_SIZE = 128
 _LESS_RED = (5.0, 11.0)
 """a* by which something may, and must, be less red than the skin. Within faces 97 % of the pixels were less
 than 14 below the median, nearly all of the rest eyes and teeth."""
@@ -54,11 +54,14 @@ def drawn_background(lab: FloatArray, skin: np.ndarray) -> FloatArray:
     return (paler * _bright(lab, usual)).astype(np.float32)
 
 
-def carry_skin_on(drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray) -> FloatArray:
+def carry_skin_on(
+    drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray, *, glance: Glance | None = None
+) -> FloatArray:
     """The new face with skin in place of background along the target's cheeks and jaw.
 
     :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param mask: ``[M, M]`` in [0, 1], the face.
     :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
+    :param glance: of ``drawn``, where it was made already.
     :return: like ``drawn``; the very same where there is nothing to mend.
     """
     skin = resize_map(mask, _SIZE) > 0.5
@@ -70,8 +73,8 @@ def carry_skin_on(drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray) -> 
     ring = smoothstep((_INSIDE[1] - inside) / (_INSIDE[1] - _INSIDE[0]))
     ring = ring * smoothstep((inside - _OUTSIDE[0]) / (_OUTSIDE[1] - _OUTSIDE[0]))
     ring = ring * smoothstep((place[:, None] - eyes + _TEMPLES) / 0.04)
-    small = resize(to_tensor(drawn), _SIZE)
-    lab = to_array(kornia.color.rgb_to_lab(small))
+    glance = Glance(drawn) if glance is None else glance
+    lab = glance.lab
     paler = drawn_background(lab, skin)
     there = (paler * ring).astype(np.float32)
     if there[inside > 0].max(initial=0.0) < _LEAST:
@@ -79,9 +82,15 @@ def carry_skin_on(drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray) -> 
     # A pixel wider than seen: at the edge of the cheek the two are mixed.
     there = gaussian_blur(to_tensor(widest(there, 1)), 0.8)
     known = to_tensor((1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0)) + 1e-4)
-    carried = gaussian_blur(small * known, _SPREAD) / gaussian_blur(known, _SPREAD)
-    share, colour = (resize(one, drawn.shape[0]) for one in (there, carried))
-    return to_array(torch.lerp(to_tensor(drawn), colour, share)).astype(np.float32)
+    carried = gaussian_blur(glance.rgb * known, _SPREAD) / gaussian_blur(known, _SPREAD)
+    # Where nothing changes the picture stays as it is: most of it.
+    inner = span_of(there[0, 0].numpy() > 0, room=1)
+    size, out = drawn.shape[0], np.array(drawn, dtype=np.float32)
+    rows, columns = (slice(s.start * size // _SIZE, -(-s.stop * size // _SIZE)) for s in inner)
+    share, colour = (enlarged_part(one, size, (rows, columns)) for one in (there, carried))
+    part = torch.lerp(to_tensor(drawn)[..., rows, columns], colour, share)
+    out[rows, columns] = part[0].permute(1, 2, 0).numpy()
+    return out
 
 
 def _bright(lab: FloatArray, usual: FloatArray) -> FloatArray:

@@ -8,13 +8,11 @@ hair inside the outline. A collar, the shadow under a chin or long hair do not g
 
 from __future__ import annotations
 
-import kornia
 import numpy as np
 
 from vidswap.compositing.arrays import (
     gaussian_blur,
     grown,
-    resize,
     resize_map,
     smoothstep,
     to_array,
@@ -22,11 +20,12 @@ from vidswap.compositing.arrays import (
     widest,
 )
 from vidswap.compositing.background import drawn_background
+from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
+from vidswap.compositing.glance import Glance
 from vidswap.compositing.masks import outline_distance
 from vidswap.landmarks import MOUTH
 from vidswap.records import FloatArray
 
-_SIZE = 128
 _NOSE_BASE = 2
 """Mesh point between nose and upper lip."""
 _SEED = (6.0, 16.0)
@@ -58,8 +57,8 @@ _FRAMES = 6.0
 
 
 def beard_beyond(
-    drawn: FloatArray,
-    target: FloatArray,
+    drawn: FloatArray | Glance,
+    target: FloatArray | Glance,
     mask: FloatArray,
     mesh_xyz: FloatArray,
     *,
@@ -68,7 +67,7 @@ def beard_beyond(
 ) -> tuple[FloatArray | None, float]:
     """Opacity of the new face where the target's beard hangs over the outline, to be joined with the mask.
 
-    :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param target: ``[T, T, 3]`` of the same quad.
+    :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param target: ``[T, T, 3]`` of the same quad. Or glances.
     :param mask: ``[M, M]`` the face. :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
     :param occluded: ``[n, n]``, 1 where something is in front of the face, or behind it.
     :param share: what the call for the frame before returned; None at a cut.
@@ -81,7 +80,7 @@ def beard_beyond(
     cheeks = (face > 0.5) & (place[:, None] < nose)
     if cheeks.sum() < 64 or (face > 0.5).sum() - cheeks.sum() < 64:
         return None, share or 0.0
-    one, two = (to_array(kornia.color.rgb_to_lab(resize(to_tensor(x), _SIZE))) for x in (drawn, target))
+    one, two = Glance.of(drawn).lab, Glance.of(target).lab
     bare = _skin(one, cheeks)
     where = bare * smoothstep((place[:, None] - nose) / 0.04)
     inside, seen, free = outline_distance(mesh_xyz), np.ones_like(bare), np.ones_like(bare)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor
 from vidswap.errors import UsageError
@@ -151,16 +152,19 @@ def matching_blur(
     :param noise: standard deviation of the target's grain, which is taken off its energy.
     :param allowance: added to the target's ratio for what resampling took from it.
     """
-    goal = _octave_ratio(to_tensor(target_grey), mask, noise) + allowance
+    samples = np.flatnonzero(mask)
+    # More samples than that say the same.
+    samples = samples[:: 1 + len(samples) // _ENOUGH]
+    goal = _octave_ratio(to_tensor(target_grey), samples, noise) + allowance
     grey = to_tensor(swap_grey)
-    ratios = {0: _octave_ratio(grey, mask, 0.0)}
+    ratios = {0: _octave_ratio(grey, samples, 0.0)}
     if ratios[0] <= goal:
         return 0.0
     # The ratio falls with every step: the first that reaches the goal is found by halving.
     low, high = 0, len(_SIGMA_STEPS)
     while high - low > 1:
         middle = (low + high) // 2
-        ratios[middle] = _octave_ratio(gaussian_blur(grey, float(_SIGMA_STEPS[middle])), mask, 0.0)
+        ratios[middle] = _octave_ratio(gaussian_blur(grey, float(_SIGMA_STEPS[middle])), samples, 0.0)
         low, high = (low, middle) if ratios[middle] <= goal else (middle, high)
     if high == len(_SIGMA_STEPS):
         return _MAX_SIGMA
@@ -168,11 +172,11 @@ def matching_blur(
     return float(_SIGMA_STEPS[low] + t * (_SIGMA_STEPS[high] - _SIGMA_STEPS[low]))
 
 
-def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float) -> float:
-    """Logarithm of the finest octave's amplitude over that of the next two."""
-    one = gaussian_blur(grey, 0.8)
-    two = gaussian_blur(grey, 2.4)
-    fine, middle = (grey - one)[0, 0].numpy()[mask], (one - two)[0, 0].numpy()[mask]
+def _octave_ratio(grey: torch.Tensor, samples: NDArray[np.integer], noise: float) -> float:
+    """Logarithm of the finest octave's amplitude over that of the next two, at ``samples`` (flat places)."""
+    levels = (grey, gaussian_blur(grey, 0.8), gaussian_blur(grey, 2.4))
+    own, one, two = (level[0, 0].numpy().take(samples) for level in levels)
+    fine, middle = own - one, one - two
     # White noise through these two filters keeps these parts of its variance.
     fine_energy, middle_energy = _trimmed_energy(fine), _trimmed_energy(middle)
     # Pores pass for grain in part: at most half of the energy is taken to be grain.
@@ -184,8 +188,6 @@ def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float) -> float:
 
 def _trimmed_energy(values: FloatArray) -> float:
     """Mean square without the strongest 2 %: glints on glasses and lashes decide nothing."""
-    # More samples than that say the same.
-    values = values[:: 1 + len(values) // _ENOUGH]
     square = values * values
     last = int(0.98 * (len(square) - 1))
     return float(np.partition(square, last)[: last + 1].mean())

@@ -6,22 +6,21 @@ end in the target's skin. Such places are left out of the mask: the forehead the
 
 from __future__ import annotations
 
-import kornia
 import numpy as np
 
 from vidswap.compositing.arrays import (
     gaussian_blur,
-    resize,
     resize_map,
     smoothstep,
     to_array,
     to_tensor,
     widest,
 )
+from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
+from vidswap.compositing.glance import Glance
 from vidswap.landmarks import LEFT_BROW, RIGHT_BROW
 from vidswap.records import FloatArray
 
-_SIZE = 128
 _DARKER = 14.0
 """L* by which drawn hair is darker than the skin that it would cover, after broad light is taken off."""
 _ABOVE_BROWS = 0.03
@@ -29,11 +28,11 @@ _ABOVE_BROWS = 0.03
 
 
 def bare_forehead(
-    drawn: FloatArray, target: FloatArray, mask: FloatArray, mesh_xyz: FloatArray
+    drawn: FloatArray | Glance, target: FloatArray | Glance, mask: FloatArray, mesh_xyz: FloatArray
 ) -> FloatArray:
     """What of the mask may stay: 0 where the new face has hair on the target's bare forehead.
 
-    :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param target: ``[T, T, 3]`` of the same quad.
+    :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param target: ``[T, T, 3]`` of the same quad. Or glances.
     :param mask: ``[M, M]`` in [0, 1]. :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
     :return: ``[M, M]`` in [0, 1].
     """
@@ -44,8 +43,8 @@ def bare_forehead(
     skin = face > 0.5
     if not forehead.any() or skin.sum() < 64:
         return np.ones_like(mask)
-    light = [kornia.color.rgb_to_lab(resize(to_tensor(one), _SIZE))[:, :1] for one in (drawn, target)]
-    difference = to_array(gaussian_blur(light[1] - light[0], 1.0))
+    light = [Glance.of(one).lab[..., 0] for one in (drawn, target)]
+    difference = to_array(gaussian_blur(to_tensor(light[1] - light[0]), 1.0))
     difference = difference - float(np.median(difference[skin]))
     hair = smoothstep((difference - _DARKER) / _DARKER) * forehead
     keep = 1.0 - to_array(gaussian_blur(to_tensor(widest(hair, 1)), 1.5))

@@ -210,22 +210,38 @@ def signed_distance(
     :param points_xy: ``[m, 2]``.
     :return: ``[m]``.
     """
+    x, y = np.asarray(points_xy, dtype=np.float32).T
+    return _signed_distance(polygon_xy, x, y)
+
+
+def _signed_distance(polygon_xy: NDArray[np.floating], x: FloatArray, y: FloatArray) -> FloatArray:
+    """The same for places ``x``, ``y`` of shapes that broadcast: on a grid, ``[1, w]`` and ``[h, 1]``."""
     start = np.asarray(polygon_xy, dtype=np.float32)
     edge = np.roll(start, -1, axis=0) - start
-    x, y = np.ascontiguousarray(np.asarray(points_xy, dtype=np.float32).T)
-    best = np.full(x.shape, np.inf, np.float32)
-    winding = np.zeros(x.shape, np.int32)
-    # A loop over edges keeps the working set in cache: faster than one [m, n] array.
-    for (sx, sy), (ex, ey) in zip(start, edge, strict=True):
+    length = np.hypot(edge[:, 0], edge[:, 1])
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    best = np.full(shape, np.inf, np.float32)
+    winding = np.zeros(shape, np.int8)
+    # A loop over edges keeps the working set in cache: faster than one [m, n] array. An edge's own axes,
+    # along it and across, are sums of what rows and columns say.
+    for (sx, sy), (ex, ey), long in zip(start, edge, length, strict=True):
         px, py = x - sx, y - sy
-        length = ex * ex + ey * ey
-        if length > 0:
-            t = np.clip((px * ex + py * ey) / length, 0.0, 1.0)
-            np.minimum(best, (px - t * ex) ** 2 + (py - t * ey) ** 2, out=best)
-        side = ex * py - ey * px
-        winding += (py >= 0) & (py < ey) & (side > 0)
-        winding -= (py < 0) & (py >= ey) & (side < 0)
-    distance = np.sqrt(best)
+        if long == 0:
+            np.minimum(best, px * px + py * py, out=best)
+            continue
+        ux, uy = ex / long, ey / long
+        beside = ux * py - uy * px
+        inside = (py >= 0) & (py < ey) if ey > 0 else (py < 0) & (py >= ey)
+        if inside.any():
+            crossed = inside & (beside > 0 if ey > 0 else beside < 0)
+            (np.add if ey > 0 else np.subtract)(winding, crossed.view(np.int8), out=winding)
+        beyond = ux * px + uy * py
+        beyond -= np.minimum(np.maximum(beyond, 0), long)
+        beyond *= beyond
+        beside *= beside
+        beside += beyond
+        np.minimum(best, beside, out=best)
+    distance = np.sqrt(best, out=best)
     return np.where(winding != 0, distance, -distance)
 
 
@@ -240,10 +256,9 @@ def _coarse_distance(polygon: NDArray[np.float64], grid: int) -> FloatArray:
     high = np.ceil((polygon.max(axis=0) + margin) * grid).astype(int).clip(0, grid)
     coarse = np.full((grid, grid), -margin, np.float32)
     if (high > low).all():
-        x = (np.arange(low[0], high[0]) + 0.5) / grid
-        y = (np.arange(low[1], high[1]) + 0.5) / grid
-        points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        window = signed_distance(polygon, points).reshape(len(y), len(x))
+        x = ((np.arange(low[0], high[0]) + 0.5) / grid).astype(np.float32)
+        y = ((np.arange(low[1], high[1]) + 0.5) / grid).astype(np.float32)
+        window = _signed_distance(polygon, x[None, :], y[:, None])
         coarse[low[1] : high[1], low[0] : high[0]] = np.maximum(window, -margin)
     return coarse
 

@@ -178,11 +178,14 @@ def _motion_left(due: torch.Tensor, placed: torch.Tensor, weight: torch.Tensor) 
     """Flow from where the new face should be to where its mesh places it, in shares of the side."""
     left = optical_flow(due, placed, levels=_LEVELS, iterations=_ROUNDS)
     longest = _MOST_FLOW * _SIDE
-    left = left * (longest / left.norm(dim=1, keepdim=True).clamp_min(1e-6)).clamp_max(1.0)
-    known = gaussian_blur(weight, _FLOW_BLUR)
+    # Not norm(dim=1): over two channels it takes longer than the flow.
+    far = torch.hypot(left[:, :1], left[:, 1:])
+    left = left * (longest / far.clamp_min(1e-6)).clamp_max(1.0)
+    votes = torch.cat([left * weight, weight], 1)
+    near, known = gaussian_blur(votes, _FLOW_BLUR).split((2, 1), 1)
     # Where nothing is known, what is known around it holds.
-    around = gaussian_blur(left * weight, _FILL_BLUR) / gaussian_blur(weight, _FILL_BLUR).clamp_min(_LEAST)
-    return (gaussian_blur(left * weight, _FLOW_BLUR) + (1 - known) * around) / _SIDE
+    around, heard = gaussian_blur(votes, _FILL_BLUR).split((2, 1), 1)
+    return (near + (1 - known) * (around / heard.clamp_min(_LEAST))) / _SIDE
 
 
 def _away_from_lips_and_lids(meshes_xy: Sequence[FloatArray]) -> torch.Tensor:
