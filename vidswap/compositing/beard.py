@@ -42,8 +42,9 @@ _SHADE, _DARK = 26.0, 40.0
 _BAND = (0.014, 0.06)
 """Parts of the crop inside the outline between which a beard is looked for: the shadow under a chin may
 begin a little inside of where the mesh puts the jaw."""
-_REACH = 0.055
-"""Part of the crop beyond the outline up to which it is followed."""
+_REACH, _REACH_SURE = 0.055, 0.085
+"""Parts of the crop beyond the outline up to which its thin hair, and what is surely hair, are followed: in
+blurred frames of a head thrown back the mesh ends well above the chin."""
 _RIM = 0.045
 """Part of the crop inside the outline from which the mask is opaque by itself."""
 _STEPS = 18
@@ -98,7 +99,8 @@ def beard_beyond(
     if grows < _LEAST:
         return None, share
     # No thresholds, which pixels would cross to and fro.
-    beyond = grown(hair * band, thin * smoothstep((inside + _REACH) / 0.012), _STEPS)
+    limit = (one * smoothstep((inside + end) / 0.012) for one, end in ((thin, _REACH), (hair, _REACH_SURE)))
+    beyond = grown(hair * band, np.maximum(*limit), _STEPS)
     closed = -widest(-widest(beyond, _CLOSE_PX), _CLOSE_PX)
     wide = to_tensor(widest(closed, _WIDEN_PX))
     # Not into what surrounds the drawn neck, nor over a hand, however soft the edge is.
