@@ -46,7 +46,7 @@ _NEARBY = 6.0
 _DEEP, _BEYOND = 0.07, -0.02
 """Parts of the crop inside the outline from which on there is face only, and up to which there is none."""
 _BETWEEN = (0.5, 0.8)
-"""Part of the way from the face's colour to the background's at which a pixel may, and must, be the latter."""
+"""Part of the way from the face's colour to the background's at which a pixel may, and must, be that."""
 _STEPS = 12
 """Pixels over which background is followed into the face."""
 _SPREAD = 2.5
