@@ -150,3 +150,13 @@ def test_dense_hair_is_followed_farther_than_what_is_only_a_little_darker(skin, 
         target[beard & _oval(skin.shape, 0.03)] = HAIR
         beyond = _beyond(skin, target, mask, mesh)
         assert least <= beyond[far].mean() <= most
+
+
+def test_a_bright_wall_behind_the_head_is_not_pasted_over(skin, bearded, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    wall, close = ~_oval(skin.shape, 0.03), _rim(mask.shape, 0.045, 0.06)
+    white = bearded.copy()
+    white[wall] = (0.86, 0.86, 0.80)
+    beyond = _beyond(skin, white, mask, mesh)
+    assert beyond[_rim(mask.shape, 0.0, 0.024)].min() > 0.8
+    assert beyond[close].mean() < 0.5 * _beyond(skin, bearded, mask, mesh)[close].mean()
