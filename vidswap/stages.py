@@ -67,7 +67,8 @@ class FaceWork:
     inversion: np.ndarray | None = None
     """``[s, s, 3]`` the target as the generator redraws it, small."""
     occluded: np.ndarray | None = None
-    """``[192, 192]`` what the occlusion network sees in front of the face; None without the network."""
+    """``[192, 192]`` what the occlusion network sees in front of the face, less what ``inversion`` explains
+    once there is one; None without the network."""
     beyond: np.ndarray | None = None
     """``[128, 128]`` opacity of the new face beyond ``solid``, over the rim of a beard; None without one."""
 
@@ -333,7 +334,11 @@ def with_witnesses(face: FaceWork, session: Session) -> FaceWork:
     """The face with all that :func:`visible_mask` asks; kept pivots come without the network's map."""
     if face.occluded is None:
         face = replace(face, occluded=see_occluders(face, session))
-    return replace(face, inversion=redraw_target(face, session))
+    face = replace(face, inversion=redraw_target(face, session))
+    if face.occluded is None or face.inversion is None:
+        return face
+    # Here, not where the mask is cut: the new face's place and the target's beard go by this map too.
+    return replace(face, occluded=doubt(face.occluded, face.crop.image, face.inversion, face.solid))
 
 
 def _covers(face: FaceWork) -> bool:
@@ -356,8 +361,6 @@ def visible_mask(
     if not options.occlusion or (face.inversion is None and face.occluded is None):
         return face.solid
     residual, seen = None, face.occluded
-    if seen is not None and face.inversion is not None:
-        seen = doubt(seen, face.crop.image, face.inversion, face.solid)
     if face.inversion is not None and (seen is None or options.occlusion_by != "network"):
         residual = residual_occlusion(
             face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz

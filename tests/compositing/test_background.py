@@ -49,3 +49,21 @@ def test_hair_and_colourless_pictures_are_no_background(skin, mesh) -> None:
     np.testing.assert_array_equal(carry_skin_on(dark, mask, mesh), dark)
     grey = _drawn(skin, -0.04, GARDEN).mean(2, keepdims=True).repeat(3, 2)
     np.testing.assert_array_equal(carry_skin_on(grey, mask, mesh), grey)
+
+
+def test_skin_in_full_light_and_an_eye_at_the_edge_are_no_background(skin, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    y, x = (np.mgrid[: len(skin), : len(skin)] + 0.5) / len(skin)
+    lit = skin.copy()
+    lit[x > 0.62] = 0.25 * skin[x > 0.62] + 0.75 * np.float32((0.97, 0.84, 0.68))
+    lit[np.hypot((x - 0.70) / 0.02, (y - 0.5) / 0.012) < 1] = (0.75, 0.78, 0.80)
+    # The whole cheek, up to where background may have mixed with it.
+    within = _oval(len(skin), -0.02)
+    wide = _drawn(lit, 0.0, GARDEN)
+    assert np.abs(carry_skin_on(wide, mask, mesh) - wide)[within].max() < 0.02
+    narrow = _drawn(lit, -0.04, GARDEN)
+    mended = carry_skin_on(narrow, mask, mesh)
+    jaw = _jaw(len(skin)) & (x > 0.64)
+    assert np.abs(narrow - lit)[jaw].mean() > 0.06
+    # It is mended with the skin beside it, which is in the same light.
+    assert np.abs(mended - lit)[jaw].mean() < 0.35 * np.abs(narrow - lit)[jaw].mean()

@@ -136,3 +136,27 @@ def test_colour_is_measured_above_the_beard(mesh) -> None:
     nose = int(mesh[2, 1] * 128)
     np.testing.assert_array_equal(skin[: nose - 4], mask[: nose - 4])
     assert skin[nose + 7 :].max() == 0 and mask[nose + 7 :].max() == 1
+
+
+def test_dense_hair_is_followed_farther_than_what_is_only_a_little_darker(skin, mesh) -> None:
+    """In a head thrown back the mesh ends above the chin."""
+    mask = face_mask(mesh, 128)
+    x, y = _level(skin.shape)
+    beard = _oval(skin.shape, 0.075) & ~_oval(skin.shape, -0.10) & (y > 0.66)
+    far = _rim(mask.shape, 0.058, 0.07)
+    for hair, least, most in ((HAIR, 0.8, 1.0), ((0.70, 0.52, 0.43), 0.0, 0.55)):
+        target = skin.copy()
+        target[beard] = hair
+        target[beard & _oval(skin.shape, 0.03)] = HAIR
+        beyond = _beyond(skin, target, mask, mesh)
+        assert least <= beyond[far].mean() <= most
+
+
+def test_a_bright_wall_behind_the_head_is_not_pasted_over(skin, bearded, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    wall, close = ~_oval(skin.shape, 0.03), _rim(mask.shape, 0.045, 0.06)
+    white = bearded.copy()
+    white[wall] = (0.86, 0.86, 0.80)
+    beyond = _beyond(skin, white, mask, mesh)
+    assert beyond[_rim(mask.shape, 0.0, 0.024)].min() > 0.8
+    assert beyond[close].mean() < 0.5 * _beyond(skin, bearded, mask, mesh)[close].mean()

@@ -76,6 +76,11 @@ def test_what_the_inversion_explains_is_no_occluder_and_a_hand_stays_whole(skin,
     assert doubt(said, skin, skin, oval)[core].max() < 0.05  # the same claim over a bare face
     nothing = np.zeros((64, 64), np.float32)
     assert np.array_equal(doubt(nothing, skin, skin, oval), nothing)
+    specks = nothing.copy()
+    specks[32:44:3, 24:42:3] = 0.6
+    assert doubt(specks, skin, skin, oval).max() < 0.05  # too small for anything in front of a face
+    specks[:12] = 1.0
+    assert doubt(specks, skin, skin, oval)[:12].min() > 0.9  # beyond the face nothing is judged
 
 
 def test_combine():

@@ -3,7 +3,9 @@
 The mask follows the target's outline and, roughly, that of the face as drawn. Where the drawn cheek ends
 before both say so, a bright sliver of the generator's background would be pasted at the jaw; left to the
 target, the sliver would show its beard. Skin is redder than what surrounds it, in any light, so such places
-are told by their colour, and the drawn skin beside them is carried on.
+are told by their colour, and the drawn skin beside them is carried on. Skin in full light is paler than skin
+in shade, and so are the whites of an eye: what is taken for background is also nearer to the colours beyond
+the face there than to those of the face, and in one piece with what lies beyond it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import torch
 from vidswap.compositing.arrays import (
     enlarged_part,
     gaussian_blur,
+    grown,
     resize_map,
     smoothstep,
     span_of,
@@ -38,6 +41,14 @@ _OUTSIDE = (-0.018, -0.004)
 background."""
 _TEMPLES = 0.12
 """Part of the crop above the eyes from which on it is looked for."""
+_NEARBY = 6.0
+"""Standard deviation of what face and background are told apart by, in 1/128 of the crop."""
+_DEEP, _BEYOND = 0.07, -0.02
+"""Parts of the crop inside the outline from which on there is face only, and up to which there is none."""
+_BETWEEN = (0.5, 0.8)
+"""Part of the way from the face's colour to the background's at which a pixel may, and must, be that."""
+_STEPS = 12
+"""Pixels over which background is followed into the face."""
 _SPREAD = 2.5
 """Standard deviation of what skin is carried on from, in 1/128 of the crop."""
 _LEAST = 0.05
@@ -76,7 +87,10 @@ def carry_skin_on(
     glance = Glance(drawn) if glance is None else glance
     lab = glance.lab
     paler = drawn_background(lab, skin)
-    there = (paler * ring).astype(np.float32)
+    if (paler * ring)[inside > 0].max(initial=0.0) < _LEAST:
+        return drawn
+    paler = paler * _like_beyond(lab, paler, inside)
+    there = (grown(paler * (inside < 0), paler, _STEPS) * ring).astype(np.float32)
     if there[inside > 0].max(initial=0.0) < _LEAST:
         return drawn
     # A pixel wider than seen: at the edge of the cheek the two are mixed.
@@ -91,6 +105,21 @@ def carry_skin_on(
     part = torch.lerp(to_tensor(drawn)[..., rows, columns], colour, share)
     out[rows, columns] = part[0].permute(1, 2, 0).numpy()
     return out
+
+
+def _like_beyond(lab: FloatArray, paler: FloatArray, inside: FloatArray) -> FloatArray:
+    """Where a drawing has the colour of what lies beyond the face nearby, ``[n, n]`` in [0, 1]."""
+    colour = to_tensor(lab[..., 1:])
+    beyond = paler * (inside < _BEYOND)
+    face = np.where(inside > _DEEP, 1.0, (1 - paler) * (inside > 0))
+    near = []
+    for weight in (face, beyond):
+        known = to_tensor(weight + 1e-6)
+        near.append(gaussian_blur(colour * known, _NEARBY) / gaussian_blur(known, _NEARBY))
+    way = near[1] - near[0]
+    part = ((colour - near[0]) * way).sum(1) / way.square().sum(1).clamp_min(1.0)
+    least, sure = _BETWEEN
+    return smoothstep((part[0].numpy() - least) / (sure - least))
 
 
 def _bright(lab: FloatArray, usual: FloatArray) -> FloatArray:

@@ -41,8 +41,13 @@ _SHADE, _DARK = 26.0, 40.0
 _BAND = (0.014, 0.06)
 """Parts of the crop inside the outline between which a beard is looked for: the shadow under a chin may
 begin a little inside of where the mesh puts the jaw."""
-_REACH = 0.055
-"""Part of the crop beyond the outline up to which it is followed."""
+_REACH, _REACH_SURE = 0.055, 0.085
+"""Parts of the crop beyond the outline up to which its thin hair, and what is surely hair, are followed: in
+blurred frames of a head thrown back the mesh ends well above the chin."""
+_WALL = -0.07
+"""Part of the crop beyond the outline from which on a bright thing without the colour of skin is no beard."""
+_AS_BRIGHT = 8.0
+"""L* below the cheeks' at which such a thing may begin."""
 _RIM = 0.045
 """Part of the crop inside the outline from which the mask is opaque by itself."""
 _STEPS = 18
@@ -97,11 +102,12 @@ def beard_beyond(
     if grows < _LEAST:
         return None, share
     # No thresholds, which pixels would cross to and fro.
-    beyond = grown(hair * band, thin * smoothstep((inside + _REACH) / 0.012), _STEPS)
+    limit = (one * smoothstep((inside + end) / 0.012) for one, end in ((thin, _REACH), (hair, _REACH_SURE)))
+    beyond = grown(hair * band, np.maximum(*limit), _STEPS)
     closed = -widest(-widest(beyond, _CLOSE_PX), _CLOSE_PX)
     wide = to_tensor(widest(closed, _WIDEN_PX))
-    # Not into what surrounds the drawn neck, nor over a hand, however soft the edge is.
-    soft = to_array(gaussian_blur(wide, _FEATHER_PX)) * bare * free
+    # Not into what surrounds the neck, drawn or seen, nor over a hand, however soft the edge is.
+    soft = to_array(gaussian_blur(wide, _FEATHER_PX)) * bare * free * (1 - _behind(two, cheeks, inside))
     border = np.minimum(place, 1 - place) - 1.0 / _SIZE
     # Well inside the outline the mask itself has the say, and who stands in front of the face.
     rim = smoothstep((_RIM - inside) / 0.012) * smoothstep(np.minimum(border[:, None], border) / 0.02)
@@ -138,6 +144,18 @@ def _skin(lab: FloatArray, cheeks: np.ndarray) -> FloatArray:
     return to_array(gaussian_blur(to_tensor(-widest(-skin, 1)), 0.7))
 
 
+def _behind(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArray:
+    """Where a target ``[n, n, 3]`` in L*a*b* shows what is behind the head, ``[n, n]`` in [0, 1].
+
+    A neck is as red as the cheeks and a beard is darker, or in one piece with the chin.
+    """
+    bright = smoothstep((lab[..., 0] - np.median(lab[cheeks, 0]) + _AS_BRIGHT) / _AS_BRIGHT)
+    paler = drawn_background(lab, cheeks) * bright
+    behind = grown(paler * (inside < _WALL), paler * (inside < 0), _STEPS)
+    # Not up to the very edge: pixels there are mixed, and would be left as a dark line.
+    return to_array(gaussian_blur(to_tensor(-widest(-_broad_only(behind), 1)), 0.7))
+
+
 def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
     """By how much the second of two pictures in L*a*b* is darker and greyer than the first, ``[n, n]``."""
     colour = [np.hypot(lab[..., 1], lab[..., 2]) for lab in (one, two)]
@@ -153,5 +171,5 @@ def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
 
 
 def _broad_only(occluded: FloatArray) -> FloatArray:
-    """A map of occluders without its specks, of which a beard gives many: nothing thinner than a finger."""
+    """A map without its specks and threads, of which a beard gives many: nothing thinner than a finger."""
     return widest(-widest(-occluded, 2), 2)

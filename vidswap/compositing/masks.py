@@ -188,7 +188,7 @@ def _region_distances(name: str, xy: NDArray[np.float64], size: int) -> list[Flo
 def outline_distance(mesh_xy: NDArray[np.floating], grid: int = _COARSE) -> FloatArray:
     """Signed distance to :func:`face_outline`, positive inside, ``[grid, grid]``; not to be written to.
 
-    Farther than 1/16 of the crop beyond the outline it is only said to be that far. Masks of one face are
+    Farther than 1/10 of the crop beyond the outline it is only said to be that far. Masks of one face are
     drawn several times a frame: the last few maps are kept.
     """
     return _kept_distance(np.ascontiguousarray(np.asarray(mesh_xy)[:, :2], np.float64).tobytes(), grid)
@@ -196,7 +196,7 @@ def outline_distance(mesh_xy: NDArray[np.floating], grid: int = _COARSE) -> Floa
 
 @lru_cache(maxsize=16)
 def _kept_distance(mesh_xy: bytes, grid: int) -> FloatArray:
-    coarse = _coarse_distance(face_outline(np.frombuffer(mesh_xy).reshape(-1, 2)), grid)
+    coarse = _coarse_distance(face_outline(np.frombuffer(mesh_xy).reshape(-1, 2)), grid, margin=0.1)
     coarse.flags.writeable = False
     return coarse
 
@@ -250,8 +250,9 @@ def _distance_map(polygon: NDArray[np.float64], size: int, *, grid: int) -> Floa
     return _at_size(_coarse_distance(polygon, grid), size)
 
 
-def _coarse_distance(polygon: NDArray[np.float64], grid: int) -> FloatArray:
-    margin = 64 / REFERENCE_SIZE
+def _coarse_distance(
+    polygon: NDArray[np.float64], grid: int, *, margin: float = 64 / REFERENCE_SIZE
+) -> FloatArray:
     low = np.floor((polygon.min(axis=0) - margin) * grid).astype(int).clip(0, grid)
     high = np.ceil((polygon.max(axis=0) + margin) * grid).astype(int).clip(0, grid)
     coarse = np.full((grid, grid), -margin, np.float32)

@@ -111,7 +111,8 @@ def doubt(
 
     A beard in side light is taken for a hand now and then. The inversion, fitted without the patch, draws
     the cheek there and is right; where there is a hand it is wrong. Patches are judged as a whole, so that no
-    finger gets holes.
+    finger gets holes. Specks too small for a patch, of which a beard gives many, are dropped: each would show
+    a spot of it.
 
     :param network: ``[n, n]`` in [0, 1]. :param target_crop: ``[S, S, 3]`` RGB in [0, 1].
     :param inversion_image: ``[T, T, 3]`` the target as its pivot draws it. :param mask: ``[M, M]`` the face.
@@ -119,12 +120,15 @@ def doubt(
     """
     face, seen = resize_map(mask, _SIZE), resize_map(network, _SIZE)
     bare = (face > 0.5) & (seen < 0.3)
-    labels = label_patches((seen > 0.5) & (face > 0.3))
-    if not labels.any() or bare.sum() < 64:
+    sure = seen > 0.5
+    labels = label_patches(sure & (face > 0.3))
+    if bare.sum() < 64:
         return network
+    # Of a patch that is outside of the face too, the soft edge reaches in.
+    specks = smoothstep((face - 0.3) / 0.4) * (1 - widest(sure, _REACH))
     score = _misfit(target_crop, inversion_image, face)
     usual = float(np.median(score[bare]))
-    trust = np.ones_like(score)
+    trust = 1 - specks
     for patch in np.unique(labels[labels > 0]):
         here = labels == patch
         excess = float(score[here].mean()) - usual
