@@ -40,7 +40,7 @@ def _resident_mb() -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has several heaps")
-def test_threads_share_two_heaps() -> None:
+def test_threads_share_one_heap() -> None:
     """As many threads that allocate at once as would have a heap each."""
     code = (
         "import threading; from vidswap.memory import share_heaps\n"

@@ -122,6 +122,8 @@ def test_some_pixels_are_the_same_as_in_the_whole() -> None:
     some, cover = paste_sample(image, quad, box, where=where)
     assert np.array_equal(cover, coverage[where])
     assert np.abs(some - whole[where]).max() < 1e-6
+    bare, none = paste_sample(image, quad, box, where=where, covered=False)
+    assert none is None and np.array_equal(bare, some)
 
 
 def test_wrong_shapes_are_refused() -> None:

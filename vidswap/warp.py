@@ -64,15 +64,14 @@ def crop(
     part, offset_xy = _part_under(image, quad)
     reduction = quad_size_px(quad) / size
     planes, scale_xy = _reduced(_to_planes(part), reduction)
-    x, y = _map_grid(matrix, size, size)
     # The image is convex: with its corners, all of the quad lies inside.
     all_inside = bool((quad >= 0).all() and (quad <= (width, height)).all())
     padding = "border" if all_inside or not extend else "reflection"
-    out = _sample(
-        planes, (x - offset_xy[0]) * scale_xy[0], (y - offset_xy[1]) * scale_xy[1], mode, padding
-    )
+    grid = _map_grid(_onto_planes(planes, scale_xy, offset_xy) @ matrix, size, size)
+    out = _sample(planes, grid[None], mode, padding)
     if all_inside:
         return _to_image(out), None
+    x, y = _map_grid(matrix, size, size).unbind(-1)
     inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
     if extend:
         out = _blur_outside(out, inside)
@@ -86,7 +85,8 @@ def paste_sample(
     *,
     mode: str = "bicubic",
     where: NDArray[np.bool_] | None = None,
-) -> tuple[Image, Image]:
+    covered: bool = True,
+) -> tuple[Image, Image | None]:
     """Sample a crop at the pixels of a box of the frame: the inverse of :func:`crop`.
 
     :param crop_image: ``[S, S, C]`` float in [0, 1]; C is 3 for pictures, 1 for masks (``[S, S]``
@@ -96,6 +96,7 @@ def paste_sample(
     :param mode: ``bicubic`` or ``bilinear``.
     :param where: ``[h, w]``, the n pixels that are wanted; the results are then ``[n, C]`` and ``[n]``, row
         by row. None is all of them.
+    :param covered: False saves the coverage; None is returned for it.
     :return: ``[h, w, C]`` float32 in [0, 1] (edge values repeat outside the quad), and coverage
         ``[h, w]``: the share of each pixel that the quad covers, 1 inside, 0 outside.
     :raises ValueError: when a shape is wrong, the box is empty or the quad is degenerate.
@@ -112,13 +113,17 @@ def paste_sample(
     side_px = quad_size_px(quad_xy)
     planes, scale_xy = _reduced(_to_planes(image), size / max(side_px, 1e-6))
     inverse = _box_to_unit(quad_xy, (left, top, right, bottom))
-    u, v = _map_grid(inverse, bottom - top, right - left)
-    if where is not None:
-        wanted = torch.from_numpy(np.flatnonzero(where))
-        u, v = (values.reshape(-1)[wanted][None] for values in (u, v))
-    out = _sample(
-        planes, u * (size * scale_xy[0]), v * (size * scale_xy[1]), mode, "border"
-    )
+    wanted = None if where is None else torch.from_numpy(np.flatnonzero(where))
+
+    def places(matrix: NDArray[np.float64]) -> torch.Tensor:
+        found = _map_grid(matrix, bottom - top, right - left)
+        return found if wanted is None else found.view(-1, 2)[wanted][None]
+
+    on_planes = _onto_planes(planes, (size * scale_xy[0], size * scale_xy[1]))
+    out = _sample(planes, places(on_planes @ inverse)[None], mode, "border")
+    if not covered:
+        return _to_image(out) if where is None else _to_image(out)[0], None
+    u, v = places(inverse).unbind(-1)
     # One pixel of ramp at the rim, so that a rotated edge has no stairs (and rounding no gaps).
     rim = torch.minimum(torch.minimum(u, 1 - u), torch.minimum(v, 1 - v))
     coverage = (rim * side_px + 0.5001).clamp_(0, 1)
@@ -220,10 +225,8 @@ def _low_pass(planes: torch.Tensor, reduction: float) -> torch.Tensor:
     return planes
 
 
-def _map_grid(
-    matrix: NDArray[np.float64], height: int, width: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixel centres of a ``height x width`` picture over the unit square, mapped: x, y ``[h, w]``.
+def _map_grid(matrix: NDArray[np.float64], height: int, width: int) -> torch.Tensor:
+    """Pixel centres of a ``height x width`` picture over the unit square, mapped: x and y ``[h, w, 2]``.
 
     In float64 until the last step for frames of 8K, where float32 keeps only 1/2000 px.
     """
@@ -231,22 +234,34 @@ def _map_grid(
     v = ((np.arange(height) + 0.5) / height)[:, None]
     m = matrix
     affine = abs(m[2, 0]) < 1e-12 and abs(m[2, 1]) < 1e-12
-    rows = []
+    grid = np.empty((height, width, 2), np.float32)
     for row in (0, 1):
-        line = (m[row, 0] * u).astype(np.float32) + (m[row, 1] * v + m[row, 2]).astype(np.float32)
-        rows.append(line)
+        across, down = (m[row, 0] * u).astype(np.float32), (m[row, 1] * v + m[row, 2]).astype(np.float32)
+        np.add(across, down, out=grid[..., row])
     if not affine:
         depth = ((m[2, 0] * u) + (m[2, 1] * v) + m[2, 2]).astype(np.float32)
-        rows = [line / depth for line in rows]
-    return torch.from_numpy(rows[0]), torch.from_numpy(rows[1])
+        grid /= depth[..., None]
+    return torch.from_numpy(grid)
 
 
-def _sample(
-    planes: torch.Tensor, x: torch.Tensor, y: torch.Tensor, mode: str, padding: str
-) -> torch.Tensor:
-    """``grid_sample`` with x, y in pixels of ``planes`` (its corner at 0)."""
-    height, width = planes.shape[2:]
-    grid = torch.stack((x * (2 / width) - 1, y * (2 / height) - 1), dim=-1)[None]
+def _onto_planes(
+    planes: torch.Tensor, scale_xy: tuple[float, float], offset_xy: tuple[float, float] = (0.0, 0.0)
+) -> NDArray[np.float64]:
+    """Matrix from pixels to the places of ``grid_sample``, where the planes span [-1, 1].
+
+    :param scale_xy: size of the planes over that of the pixels; ``offset_xy`` the pixel of their corner.
+    """
+    (sx, sy), (x, y), (height, width) = scale_xy, offset_xy, planes.shape[2:]
+    return np.array(
+        [
+            [2 * sx / width, 0, -2 * sx * x / width - 1],
+            [0, 2 * sy / height, -2 * sy * y / height - 1],
+            [0, 0, 1],
+        ]
+    )
+
+
+def _sample(planes: torch.Tensor, grid: torch.Tensor, mode: str, padding: str) -> torch.Tensor:
     return F.grid_sample(planes, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 

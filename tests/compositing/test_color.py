@@ -168,3 +168,25 @@ def test_only_what_is_shown_is_worked_out(skin, painter, oval, size):
     exact = color._apply_table(to_tensor(image), color._lab_table(state, 1.0))
     coarse = color._table_applied(to_tensor(image), color._lab_table(state, 1.0), finest=True)
     assert float((exact - coarse).abs().mean()) < 0.5 / 255
+
+
+def test_a_table_is_read_linearly_between_its_nodes() -> None:
+    generator = torch.Generator().manual_seed(4)
+    table = torch.rand(1, 3, 17, 17, 17, generator=generator)
+    image = torch.rand(1, 3, 30, 41, generator=generator)
+    image[..., :4], image[..., 4:8], image[0, :, 9, 9] = 0.0, 1.0, torch.tensor([1.0, 0.0, 0.5])
+    wanted = torch.nn.functional.grid_sample(
+        table, image.permute(0, 2, 3, 1)[:, None] * 2 - 1, padding_mode="border", align_corners=True
+    )[:, :, 0]
+    before = image.clone()
+    assert torch.allclose(color._apply_table(image, table), wanted, atol=1e-4)
+    assert torch.equal(image, before)
+
+
+def test_the_picture_that_is_matched_is_not_written_to(skin, painter, oval) -> None:
+    """Nor one whose channels lie one after the other in memory, of which torch makes no copy."""
+    planar = np.ascontiguousarray(skin.transpose(2, 0, 1)).transpose(1, 2, 0)
+    for image in (skin, planar):
+        kept = image.copy()
+        matched, _ = ColorMatcher()(image, painter((0.62, 0.45, 0.38), light=0.4), oval)
+        assert np.array_equal(image, kept) and not np.shares_memory(matched, image)

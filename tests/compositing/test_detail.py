@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap.compositing import match_detail
+from vidswap.compositing import detail, match_detail
 from vidswap.compositing.arrays import gaussian_blur, to_array, to_tensor
 from vidswap.compositing.detail import matching_blur, noise_level
 from vidswap.errors import UsageError
@@ -114,3 +114,15 @@ def test_torch_random_state_is_left_alone():
     noisy = np.clip(textured() + np.random.default_rng(0).normal(0, 0.03, (256, 256, 1)), 0, 1)
     match_detail(textured(), noisy.astype(np.float32), FACE, footage_scale=1.0)
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.9, 1.9])
+def test_the_blur_found_does_not_hang_on_where_it_is_looked_for_first(
+    sigma: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharp, footage = textured(seed=1)[..., 0], blurred(textured(seed=2), sigma)[..., 0]
+    found = []
+    for drops in (detail._USUAL_DROPS, np.full(10, -1.0), np.full(10, 9.0)):
+        monkeypatch.setattr(detail, "_USUAL_DROPS", drops)
+        found.append(matching_blur(sharp, footage, np.ones((256, 256), bool)))
+    assert found == [found[0]] * 3

@@ -138,3 +138,27 @@ def test_the_state_survives_a_snapshot(mesh: np.ndarray) -> None:
     again = unpack(pack({3: (0, replace(state, mask=np.ones((192, 192), np.float32)))}), torch.device("cpu"))
     assert isinstance(again[3][1], MotionState)
     assert np.array_equal(again[3][1].placed, state.placed) and again[3][1].frames == state.frames
+
+
+def test_shade_is_added_where_the_picture_is_moved_to() -> None:
+    generator = torch.Generator().manual_seed(6)
+    smooth = F.interpolate(torch.rand(1, 5, 6, 6, generator=generator) - 0.5, 192, mode="bicubic")
+    back = np.array([[1.01, 0.02, -0.01], [-0.02, 0.99, 0.015]])
+    image, part = 0.3 + 0.4 * picture(3), np.s_[100:400, 37:301]
+    kept = image.copy()
+    placement = Placement(back, 0.02 * smooth[:, :2], None, None, 0.1 * smooth[:, 2:])
+    plain = replace(placement, shade=None).moved(image, part)
+    shaded = placement.moved(image, part)
+    shade = F.interpolate(placement.shade, 512, mode="bilinear")[0].permute(1, 2, 0).numpy()
+    assert np.abs(shaded - plain - shade)[part].max() < 1e-5
+    assert np.array_equal(image, kept)
+    outside = np.ones((512, 512), bool)
+    outside[part] = False
+    assert np.array_equal(shaded[outside], image[outside])
+    # Where a pixel comes from: the flow is added first, then the map turns both.
+    y, x = 250, 180
+    at = (np.array([x, y]) + 0.5) / 512
+    flow = F.interpolate(placement.flow, 512, mode="bilinear")[0, :, y, x].numpy()
+    wanted = back[:, :2] @ (at + flow) + back[:, 2]
+    found = placement.places(512, part)[0, y - 100, x - 37].numpy()
+    assert (found + 1) / 2 == pytest.approx(wanted, abs=1e-5)

@@ -125,3 +125,16 @@ def test_wrong_use(frame, mesh):
         composite(frame, (0, 0, *SIZE_WH), swap, blend="feathered")
     with pytest.raises(ValueError, match="box_rgb"):
         composite(frame, (0, 0, 10, 10), swap)
+
+
+def test_a_mask_up_to_the_edge_of_its_crop_ends_there() -> None:
+    """Edge values repeat beyond a crop; opacity must not."""
+    swap = Swap(np.full((64, 64, 3), 0.5, np.float32), np.ones((64, 64), np.float32), QUAD)
+    _, alpha = composite(None, (0, 0, 260, 230), swap)
+    y, x = np.mgrid[0:230, 0:260] + 0.5
+    inside = np.ones(alpha.shape)
+    for start, end in zip(QUAD, np.roll(QUAD, -1, axis=0), strict=True):
+        across = (end - start)[::-1] * (1, -1) / np.hypot(*(end - start))
+        depth = (x - start[0]) * across[0] + (y - start[1]) * across[1]
+        inside = np.minimum(inside, np.clip(depth + 0.5, 0, 1))
+    assert alpha.max() == 1 and np.abs(alpha - inside).max() < 0.2

@@ -303,7 +303,7 @@ def _table_applied(image: torch.Tensor, table: torch.Tensor, *, finest: bool) ->
 
 
 def _apply_table(tensor: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """A table ``[1, 3, n, n, n]`` (blue, green, red) at the colours of ``[1, 3, H, W]`` in [0, 1], linear.
+    """A table ``[1, 3, n, n, n]`` (blue, green, red) at colours ``[1, 3, H, W]`` in [0, 1], linear between.
 
     torch samples pictures several times as fast as volumes. So the slices of blue lie side by side, each
     with what the next one adds to it.

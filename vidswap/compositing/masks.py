@@ -231,10 +231,9 @@ def _signed_distance(polygon_xy: NDArray[np.floating], x: FloatArray, y: FloatAr
             continue
         ux, uy = ex / long, ey / long
         beside = ux * py - uy * px
-        inside = (py >= 0) & (py < ey) if ey > 0 else (py < 0) & (py >= ey)
-        if inside.any():
-            crossed = inside & (beside > 0 if ey > 0 else beside < 0)
-            (np.add if ey > 0 else np.subtract)(winding, crossed.view(np.int8), out=winding)
+        level = np.flatnonzero((py >= 0) & (py < ey) if ey > 0 else (py < 0) & (py >= ey))
+        if len(level):
+            winding[level] += beside[level] > 0 if ey > 0 else -(beside[level] < 0).astype(np.int8)
         beyond = ux * px + uy * py
         beyond -= np.minimum(np.maximum(beyond, 0), long)
         beyond *= beyond

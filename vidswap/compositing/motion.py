@@ -92,24 +92,40 @@ class Placement:
 
     def places(self, size: int, part: tuple[slice, slice]) -> torch.Tensor:
         """Where the pixels of a part of a picture come from: ``[1, h, w, 2]`` in [-1, 1]."""
+        return self._places_and_shade(size, part)[0]
+
+    def _places_and_shade(
+        self, size: int, part: tuple[slice, slice]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The places, and the shade there ``[1, 3, h, w]``."""
         y, x = ((torch.arange(s.start, s.stop, dtype=torch.float32) + 0.5) / size for s in part)
-        y, x = y[:, None].expand(-1, len(x)), x[None, :].expand(len(y), -1)
+        found = None
         if self.flow is not None:
-            at = torch.stack([x, y], dim=-1)[None] * 2 - 1
+            # Turned as the map turns it while it is small, and looked up together with the shade.
+            turn = torch.tensor(2 * self.back[:, :2], dtype=torch.float32)
+            turned = torch.einsum("ij,njhw->nihw", turn, self.flow)
+            fields = turned if self.shade is None else torch.cat([turned, self.shade], 1)
+            at = torch.empty(1, len(y), len(x), 2)
+            at[..., 0], at[..., 1] = x * 2 - 1, (y * 2 - 1)[:, None]
             # Linear on purpose: what is added is smooth.
-            added = F.grid_sample(self.flow, at, padding_mode="border", align_corners=False)[0]
-            x, y = x + added[0], y + added[1]
-        rows = [float(a) * x + float(b) * y + float(c) for a, b, c in self.back]
-        return torch.stack(rows, dim=-1)[None] * 2 - 1
+            found = F.grid_sample(fields, at, padding_mode="border", align_corners=False)
+        places = torch.empty(1, len(y), len(x), 2)
+        for axis, (a, b, c) in enumerate(self.back.tolist()):
+            here = (2 * a * x) + (2 * b * y + (2 * c - 1))[:, None]
+            places[0, ..., axis] = here if found is None else here.add_(found[0, axis])
+        return places, None if found is None or self.shade is None else found[:, 2:]
 
     def moved(self, image: FloatArray, part: tuple[slice, slice]) -> FloatArray:
         """A picture ``[S, S, 3]`` in [0, 1] with the rows and columns ``part`` moved (cubic)."""
         size = image.shape[0]
-        sampled = _cubic(to_tensor(image), self.places(size, part))
-        if self.shade is not None:
+        places, shade = self._places_and_shade(size, part)
+        sampled = _cubic(to_tensor(image), places)
+        if shade is not None:
+            sampled += shade
+        elif self.shade is not None:
             sampled += resize(self.shade, size)[(..., *part)]
         out = np.array(image, dtype=np.float32)
-        out[part] = sampled[0].permute(1, 2, 0).clamp_(0, 1).numpy()
+        out[part] = sampled.clamp_(0, 1)[0].permute(1, 2, 0).numpy()
         return out
 
     def moved_points(self, points: FloatArray) -> FloatArray:

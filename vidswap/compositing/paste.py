@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, to_array, to_tensor
+from vidswap.compositing.arrays import gaussian_blur, span_of, to_array, to_tensor
 from vidswap.errors import UsageError
 from vidswap.geometry import apply_homography, quad_to_homography
 from vidswap.records import FloatArray, Swap
@@ -25,6 +25,8 @@ BLENDS: tuple[str, ...] = ("alpha", "multiband", "gradient")
 
 _MARGIN = 0.02
 """Room around the mask, as part of the crop, that sampling and blending may look at."""
+_RIM = 4
+"""Pixels of a mask beside its edge that sampling may mix with it."""
 _BAND_LEVELS = 4
 _COARSEST_PX = 12
 _SWEEPS = 12
@@ -58,7 +60,7 @@ def composite(
         raise UsageError(f"unknown blend {blend!r}: use one of {', '.join(BLENDS)}")
     left, top, right, bottom = (int(value) for value in box_xyxy)
     if box_rgb is None and blend == "alpha":
-        rgb = np.zeros((bottom - top, right - left, 3), np.float32)
+        rgb = np.zeros((3, bottom - top, right - left), np.float32).transpose(1, 2, 0)
     elif box_rgb is None or box_rgb.shape != (bottom - top, right - left, 3):
         raise ValueError(
             f"box_rgb: expected {[bottom - top, right - left, 3]}, "
@@ -75,9 +77,8 @@ def composite(
     inner = (slice(area[1], area[3]), slice(area[0], area[2]))
     opacity = _sample_window(swap.mask, swap.quad_xy, window, part, mode="bilinear")[..., 0]
     alpha[inner] = opacity
-    seen = opacity > 0
     if blend == "alpha":
-        rgb[inner][seen] = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic", where=seen)
+        _place_seen(rgb, alpha, swap, window, (left, top))
         return rgb, alpha
     pixels = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic")
     if blend == "multiband":
@@ -86,6 +87,26 @@ def composite(
         pixels = _gradient(pixels, rgb[inner], opacity)
     rgb[inner] = np.where(alpha[inner][..., None] > 0, pixels, rgb[inner])
     return rgb, alpha
+
+
+def _place_seen(
+    rgb: FloatArray,
+    alpha: FloatArray,
+    swap: Swap,
+    window: tuple[float, float, float],
+    corner: tuple[int, int],
+) -> None:
+    """Sample the swap where its opacity is above 0, into ``rgb``, whose corner lies at this pixel."""
+    seen = alpha > 0
+    if not seen.any():
+        return
+    rows, columns = inner = span_of(seen, room=0)
+    left, top = corner
+    part = (left + columns.start, top + rows.start, left + columns.stop, top + rows.stop)
+    seen = seen[inner]
+    pixels = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic", where=seen)
+    for channel in range(3):
+        np.place(rgb[(*inner, channel)], seen, pixels[:, channel])
 
 
 def _mask_window(mask: FloatArray) -> tuple[float, float, float] | None:
@@ -139,8 +160,11 @@ def _sample_window(
     column, row = (min(int(value * size), size - side) for value in window[:2])
     cut = image[row : row + side, column : column + side]
     quad = _window_quad(quad_xy, (column / size, row / size, side / size))
-    pixels, coverage = paste_sample(cut, quad, part, mode=mode, where=where)
-    return pixels * coverage[..., None] if image.ndim == 2 else pixels
+    # A mask that is 0 along the edge of the cut needs no coverage to be 0 beyond it.
+    edges = cut[:_RIM], cut[-_RIM:], cut[:, :_RIM], cut[:, -_RIM:]
+    ends = image.ndim == 2 and any(edge.any() for edge in edges)
+    pixels, coverage = paste_sample(cut, quad, part, mode=mode, where=where, covered=ends)
+    return pixels if coverage is None else pixels * coverage[..., None]
 
 
 def _multiband(
