@@ -41,8 +41,8 @@ def share_heaps() -> None:
     """Let the threads of this process share one heap, where glibc would give each its own.
 
     The heaps of threads are made of pieces of 64 MB, into which pictures of 20 to 30 MB fit badly. 20 s of
-    1080x1920 took 2,035 MB with a heap a stage and, with inversions from the cache, 1,814 MB with two and 1,513
-    with one, in the same time. To be called before threads begin.
+    1080x1920 took 2,035 MB with a heap a stage; with inversions from the cache 1,814 MB with two and
+    1,513 with one, in the same time. To be called before threads begin.
     """
     library = _libc()
     if library is not None:

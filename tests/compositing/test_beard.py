@@ -160,3 +160,26 @@ def test_a_bright_wall_behind_the_head_is_not_pasted_over(skin, bearded, mesh) -
     beyond = _beyond(skin, white, mask, mesh)
     assert beyond[_rim(mask.shape, 0.0, 0.024)].min() > 0.8
     assert beyond[close].mean() < 0.5 * _beyond(skin, bearded, mask, mesh)[close].mean()
+
+
+def test_a_beard_is_replaced_by_skin_in_full_light(skin, bearded, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    x, y = _level(skin.shape)
+    lit = skin.copy()
+    there = (x > 0.55) & (y > 0.7)
+    lit[there] = 0.25 * skin[there] + 0.75 * np.float32((0.97, 0.84, 0.68))
+    lit[~_oval(skin.shape, 0.09)] = (0.80, 0.85, 0.65)
+    beyond = _beyond(lit, bearded, mask, mesh)
+    assert beyond[_rim(beyond.shape, 0.0, 0.02)].min() > 0.8
+
+
+def test_a_dark_thing_on_a_bright_wall_is_not_taken_for_beard(skin, bearded, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    x, y = _level(skin.shape)
+    wall = bearded.copy()
+    wall[~_oval(skin.shape, 0.03)] = (0.86, 0.86, 0.80)
+    handle = wall.copy()
+    handle[~_oval(skin.shape, 0.03) & (x > 0.5) & (np.abs(y - 0.72) < 0.02)] = HAIR
+    plain, with_handle = (_beyond(skin, target, mask, mesh) for target in (wall, handle))
+    side = ~_oval(mask.shape, 0.075)
+    assert with_handle[side].max() < plain[side].max() + 0.15

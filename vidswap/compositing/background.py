@@ -89,7 +89,7 @@ def carry_skin_on(
     paler = drawn_background(lab, skin)
     if (paler * ring)[inside > 0].max(initial=0.0) < _LEAST:
         return drawn
-    paler = paler * _like_beyond(lab, paler, inside)
+    paler = paler * like_beyond(lab, paler, inside)
     there = (grown(paler * (inside < 0), paler, _STEPS) * ring).astype(np.float32)
     if there[inside > 0].max(initial=0.0) < _LEAST:
         return drawn
@@ -107,8 +107,12 @@ def carry_skin_on(
     return out
 
 
-def _like_beyond(lab: FloatArray, paler: FloatArray, inside: FloatArray) -> FloatArray:
-    """Where a drawing has the colour of what lies beyond the face nearby, ``[n, n]`` in [0, 1]."""
+def like_beyond(lab: FloatArray, paler: FloatArray, inside: FloatArray) -> FloatArray:
+    """Where a drawing has the colour of what lies beyond the face nearby, ``[n, n]`` in [0, 1].
+
+    :param lab: ``[n, n, 3]`` in L*a*b*. :param paler: its :func:`drawn_background`.
+    :param inside: ``[n, n]`` signed distance to the outline in parts of the crop, positive inside.
+    """
     colour = to_tensor(lab[..., 1:])
     beyond = paler * (inside < _BEYOND)
     face = np.where(inside > _DEEP, 1.0, (1 - paler) * (inside > 0))

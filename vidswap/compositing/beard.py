@@ -19,7 +19,7 @@ from vidswap.compositing.arrays import (
     to_tensor,
     widest,
 )
-from vidswap.compositing.background import drawn_background
+from vidswap.compositing.background import drawn_background, like_beyond
 from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.masks import outline_distance
@@ -86,9 +86,10 @@ def beard_beyond(
     if cheeks.sum() < 64 or (face > 0.5).sum() - cheeks.sum() < 64:
         return None, share or 0.0
     one, two = Glance.of(drawn).lab, Glance.of(target).lab
-    bare = _skin(one, cheeks)
+    inside = outline_distance(mesh_xyz)
+    bare = _skin(one, cheeks, inside)
     where = bare * smoothstep((place[:, None] - nose) / 0.04)
-    inside, seen, free = outline_distance(mesh_xyz), np.ones_like(bare), np.ones_like(bare)
+    seen, free = np.ones_like(bare), np.ones_like(bare)
     if occluded is not None:
         covered = _broad_only(resize_map(occluded, _SIZE))
         seen, where = 1 - covered, where * (1 - covered)
@@ -134,13 +135,14 @@ def _smoothed(hair: FloatArray, seen: FloatArray, chin: np.ndarray, before: floa
     return now if before is None else before + (1 - float(np.exp(-1.0 / _FRAMES))) * (now - before)
 
 
-def _skin(lab: FloatArray, cheeks: np.ndarray) -> FloatArray:
+def _skin(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArray:
     """Where a drawing ``[n, n, 3]`` in L*a*b* has bare skin, ``[n, n]`` in [0, 1]."""
     usual = np.median(lab[cheeks], axis=0)
     away = np.hypot(lab[..., 1] - usual[1], lab[..., 2] - usual[2])
     skin = smoothstep((_NO_SKIN - away) / (_NO_SKIN - _OFF_COLOUR))
     skin = skin * smoothstep((lab[..., 0] - usual[0] + _DARK) / (_DARK - _SHADE))
-    skin = skin * (1 - drawn_background(lab, cheeks))
+    paler = drawn_background(lab, cheeks)
+    skin = skin * (1 - paler * like_beyond(lab, paler, inside))
     return to_array(gaussian_blur(to_tensor(-widest(-skin, 1)), 0.7))
 
 
@@ -152,8 +154,10 @@ def _behind(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArr
     bright = smoothstep((lab[..., 0] - np.median(lab[cheeks, 0]) + _AS_BRIGHT) / _AS_BRIGHT)
     paler = drawn_background(lab, cheeks) * bright
     behind = grown(paler * (inside < _WALL), paler * (inside < 0), _STEPS)
-    # Not up to the very edge: pixels there are mixed, and would be left as a dark line.
-    return to_array(gaussian_blur(to_tensor(-widest(-_broad_only(behind), 1)), 0.7))
+    # A dark thing on a wall is as far back as the wall. Not up to the very edge: pixels there are mixed, and
+    # would be left as a dark line.
+    behind = -widest(-widest(_broad_only(behind), _CLOSE_PX), _CLOSE_PX + 1)
+    return to_array(gaussian_blur(to_tensor(behind), 0.7))
 
 
 def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
