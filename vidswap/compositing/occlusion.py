@@ -126,10 +126,12 @@ def doubt(
         return network
     # Of a patch that is outside of the face too, the soft edge reaches in.
     specks = smoothstep((face - 0.3) / 0.4) * (1 - widest(sure, _REACH))
-    score = _misfit(target_crop, inversion_image, face)
-    usual = float(np.median(score[bare]))
     trust = 1 - specks
-    for patch in np.unique(labels[labels > 0]):
+    patches = np.unique(labels[labels > 0])
+    if len(patches):
+        score = _misfit(target_crop, inversion_image, face)
+        usual = float(np.median(score[bare]))
+    for patch in patches:
         here = labels == patch
         excess = float(score[here].mean()) - usual
         belief = smoothstep((np.float32(excess) - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED))
