@@ -190,3 +190,14 @@ def test_the_picture_that_is_matched_is_not_written_to(skin, painter, oval) -> N
         kept = image.copy()
         matched, _ = ColorMatcher()(image, painter((0.62, 0.45, 0.38), light=0.4), oval)
         assert np.array_equal(image, kept) and not np.shares_memory(matched, image)
+
+
+def test_the_dark_of_a_mouth_is_not_navy_and_blue_eyes_stay(skin, painter, oval) -> None:
+    mouth, iris = np.zeros((256, 256), bool), np.zeros((256, 256), bool)
+    mouth[170:182, 112:144] = iris[100:108, 100:108] = True
+    drawn = skin.copy()
+    drawn[mouth], drawn[iris] = (0.06, 0.05, 0.16), (0.25, 0.38, 0.62)
+    out, _ = ColorMatcher()(drawn, painter((0.62, 0.5, 0.44), seed=8), oval)
+    assert mean_lab(drawn, mouth)[2] < -12 < -4 < mean_lab(out, mouth)[2]
+    assert mean_lab(out, mouth)[0] < 12
+    assert mean_lab(out, iris)[2] < -15

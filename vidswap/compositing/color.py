@@ -56,6 +56,11 @@ _FIELD_SIGMA = 0.075
 _DARK = 0.05
 """Added to both sides of a ratio, so that noise in black hair or pupils makes no gain."""
 
+_DARKEST_BLUE = -2.0
+"""Least b* of what is dark in a face, unless the footage's skin has less."""
+_NOT_DARK = 30.0
+"""L* from which blue may stay: irises."""
+
 
 @dataclass(frozen=True)
 class ColorState:
@@ -262,6 +267,10 @@ def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
     hold = ((lightness / 25.0).clamp(0, 1) * ((100.0 - lightness) / 12.0).clamp(0, 1)) * strength
     moved = lab + hold * (moved - lab)
     moved[:, :1] = moved[:, :1].clamp(0.0, 100.0)
+    # The generator draws the dark of some mouths navy; where light is not blue itself, no face is there.
+    least = min(_DARKEST_BLUE, float(state.center_lab[2] + state.shift_lab[2]))
+    dark = ((_NOT_DARK - lightness) / (_NOT_DARK / 2)).clamp(0, 1) * strength
+    moved[:, 2:] += dark * (moved[:, 2:].clamp(min=least) - moved[:, 2:])
     table = kornia.color.lab_to_rgb(moved, clip=True)
     return table.reshape(1, 3, _TABLE_SIZE, _TABLE_SIZE, _TABLE_SIZE)
 
