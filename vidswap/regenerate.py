@@ -169,7 +169,7 @@ class Regenerate:
         """Mesh of the new face, in pixels of ``image``; None where it is not to be believed."""
         start = face.crop.mesh_xyz * image.shape[0]
         found = self._mesher.refine(
-            (image * 255 + 0.5).astype(np.uint8),
+            (image * 255 + 0.5).astype(np.uint8, order="C"),
             Face(
                 np.array([*start[:, :2].min(0), *start[:, :2].max(0)], np.float32),
                 1.0,

@@ -179,8 +179,8 @@ def _to_planes(image: NDArray[np.generic]) -> torch.Tensor:
 
 
 def _to_image(planes: torch.Tensor) -> Image:
-    """``[1, C, h, w]`` to ``[h, w, C]`` in [0, 1]; cubic kernels overshoot at edges."""
-    return planes[0].clamp_(0, 1).permute(1, 2, 0).contiguous().numpy()
+    """``[1, C, h, w]`` to ``[h, w, C]`` in [0, 1], of the same memory; cubic kernels overshoot at edges."""
+    return planes[0].clamp_(0, 1).permute(1, 2, 0).numpy()
 
 
 def _reduced(planes: torch.Tensor, reduction: float) -> tuple[torch.Tensor, tuple[float, float]]:

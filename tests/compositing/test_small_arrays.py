@@ -65,3 +65,11 @@ def test_a_part_is_enlarged_as_the_whole(size: int) -> None:
     for inner in (np.s_[40:120, 8:200], np.s_[0:size, 17:33]):
         whole = resize(field, size)[(..., *inner)]
         assert torch.allclose(enlarged_part(field, size, inner), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("size_hw", [(50, 40), (200, 170)])
+@pytest.mark.parametrize("sigma", [0.0, 0.8, 2.4])
+def test_some_rows_are_blurred_as_in_the_whole(size_hw: tuple[int, int], sigma: float) -> None:
+    picture = torch.rand(1, 2, *size_hw, generator=torch.Generator().manual_seed(7))
+    wanted = gaussian_blur(picture, sigma)[..., ::3, :]
+    assert torch.allclose(gaussian_blur(picture, sigma, every=3), wanted, atol=1e-6)

@@ -81,24 +81,30 @@ def enlarged_part(field: torch.Tensor, size: int, inner: tuple[slice, slice]) ->
     return part[..., rows, columns]
 
 
-def gaussian_blur(tensor: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Separable Gaussian with mirrored borders; ``sigma`` in pixels, 0 returns the input."""
+def gaussian_blur(tensor: torch.Tensor, sigma: float, *, every: int = 1) -> torch.Tensor:
+    """Separable Gaussian with mirrored borders; ``sigma`` in pixels, 0 returns the input.
+
+    :param every: only each so many-th row is worked out, from the first, and returned.
+    """
     if sigma < 0.15:
-        return tensor
+        return tensor[..., ::every, :]
     height, width = tensor.shape[-2:]
     radius = min(max(1, int(np.ceil(3.0 * sigma))), min(height, width) - 1)
     if max(height, width) <= max(_MATRIX_SIDE, min(_BROAD * radius, _MATRIX_MOST)):
         # On small maps, and for broad blurs, one matrix an axis costs less than its taps one by one.
         down, across = (_blur_matrix(side, radius, float(sigma)) for side in (height, width))
-        return down @ tensor.contiguous() @ across.T
+        return down[::every] @ tensor.contiguous() @ across.T
     weights = _gaussian(radius, float(sigma))
     for axis, pad in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
         padded = F.pad(tensor, pad, mode="reflect").contiguous()
-        length = tensor.shape[axis]
+        length, step_rows = tensor.shape[axis], every if axis == 2 else 1
         # Symmetric sums are several times faster than torch's convolution of single channels.
-        out = padded.narrow(axis, radius, length) * float(weights[radius])
+        shifted = [
+            padded.narrow(axis, shift, length)[:, :, ::step_rows] for shift in range(2 * radius + 1)
+        ]
+        out = shifted[radius] * float(weights[radius])
         for step in range(1, radius + 1):
-            pair = padded.narrow(axis, radius - step, length) + padded.narrow(axis, radius + step, length)
+            pair = shifted[radius - step] + shifted[radius + step]
             out.add_(pair, alpha=float(weights[radius + step]))
         tensor = out
     return tensor

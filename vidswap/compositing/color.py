@@ -357,7 +357,7 @@ def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> 
 def _soft_clip(tensor: torch.Tensor) -> torch.Tensor:
     """Bend values above 0.9 towards 1 instead of cutting them, so highlights keep their shape; in place."""
     knee = 0.9
-    over = tensor > knee
-    bright = tensor[over]
-    tensor[over] = knee + (1 - knee) * torch.tanh((bright - knee) / (1 - knee))
+    values = tensor.view(-1)
+    over = torch.nonzero(values > knee)[:, 0]  # once: a mask is searched at reading and at writing
+    values[over] = knee + (1 - knee) * torch.tanh((values[over] - knee) / (1 - knee))
     return tensor

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor
 from vidswap.errors import UsageError
@@ -154,12 +153,11 @@ def matching_blur(
     :param noise: standard deviation of the target's grain, which is taken off its energy.
     :param allowance: added to the target's ratio for what resampling took from it.
     """
-    samples = np.flatnonzero(mask)
-    # More samples than that say the same.
-    samples = samples[:: 1 + len(samples) // _ENOUGH]
-    goal = _octave_ratio(to_tensor(target_grey), samples, noise) + allowance
+    # More samples than that say the same: some rows are left out.
+    every = 1 + int(np.count_nonzero(mask)) // _ENOUGH
+    goal = _octave_ratio(to_tensor(target_grey), mask, noise, every) + allowance
     grey = to_tensor(swap_grey)
-    ratios = {0: _octave_ratio(grey, samples, 0.0)}
+    ratios = {0: _octave_ratio(grey, mask, 0.0, every)}
     if ratios[0] <= goal:
         return 0.0
     # The ratio falls with every step. The first that reaches the goal is mostly where it is for other faces;
@@ -168,7 +166,7 @@ def matching_blur(
     guess = int(np.searchsorted(_USUAL_DROPS, ratios[0] - goal))
     while high - low > 1:
         middle = min(max(guess, low + 1), high - 1) if len(ratios) < 3 else (low + high) // 2
-        ratios[middle] = _octave_ratio(gaussian_blur(grey, float(_SIGMA_STEPS[middle])), samples, 0.0)
+        ratios[middle] = _octave_ratio(gaussian_blur(grey, float(_SIGMA_STEPS[middle])), mask, 0.0, every)
         low, high = (low, middle) if ratios[middle] <= goal else (middle, high)
     if high == len(_SIGMA_STEPS):
         return _MAX_SIGMA
@@ -176,10 +174,11 @@ def matching_blur(
     return float(_SIGMA_STEPS[low] + t * (_SIGMA_STEPS[high] - _SIGMA_STEPS[low]))
 
 
-def _octave_ratio(grey: torch.Tensor, samples: NDArray[np.integer], noise: float) -> float:
-    """Logarithm of the finest octave's amplitude over that of the next two, at ``samples`` (flat places)."""
-    levels = (grey, gaussian_blur(grey, 0.8), gaussian_blur(grey, 2.4))
-    own, one, two = (level[0, 0].numpy().take(samples) for level in levels)
+def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float, every: int = 1) -> float:
+    """Logarithm of the finest octave's amplitude over that of the next two, in each ``every``-th row."""
+    heard = mask[::every]
+    levels = (gaussian_blur(grey, sigma, every=every) for sigma in (0.0, 0.8, 2.4))
+    own, one, two = (level[0, 0].numpy()[heard] for level in levels)
     fine, middle = own - one, one - two
     # White noise through these two filters keeps these parts of its variance.
     fine_energy, middle_energy = _trimmed_energy(fine), _trimmed_energy(middle)

@@ -21,6 +21,8 @@ from vidswap.records import FloatArray, Swap
 from vidswap.warp import paste_sample
 
 Blend = Literal["alpha", "multiband", "gradient"]
+Window = tuple[float, float, float, float]
+"""Left, top, width and height as parts of the crop."""
 BLENDS: tuple[str, ...] = ("alpha", "multiband", "gradient")
 
 _MARGIN = 0.02
@@ -69,9 +71,13 @@ def composite(
     else:
         rgb = np.array(box_rgb, dtype=np.float32)
     alpha = np.zeros(rgb.shape[:2], np.float32)
-    window = _mask_window(swap.mask)
-    part = window and _pixel_box(swap.quad_xy, window, (left, top, right, bottom))
-    if not window or not part:
+    found = _mask_window(swap.mask)
+    if found is None:
+        return rgb, alpha
+    # Blends other than alpha look around themselves: they get the square.
+    window, tight = found
+    part = _pixel_box(swap.quad_xy, tight if blend == "alpha" else window, (left, top, right, bottom))
+    if not part:
         return rgb, alpha
     area = (part[0] - left, part[1] - top, part[2] - left, part[3] - top)
     inner = (slice(area[1], area[3]), slice(area[0], area[2]))
@@ -93,7 +99,7 @@ def _place_seen(
     rgb: FloatArray,
     alpha: FloatArray,
     swap: Swap,
-    window: tuple[float, float, float],
+    window: Window,
     corner: tuple[int, int],
 ) -> None:
     """Sample the swap where its opacity is above 0, into ``rgb``, whose corner lies at this pixel."""
@@ -109,8 +115,11 @@ def _place_seen(
         np.place(rgb[(*inner, channel)], seen, pixels[:, channel])
 
 
-def _mask_window(mask: FloatArray) -> tuple[float, float, float] | None:
-    """Square ``(u, v, side)`` of the unit crop that holds the mask; None when it is empty."""
+def _mask_window(mask: FloatArray) -> tuple[Window, Window] | None:
+    """Square of the unit crop that holds the mask, and the mask's own rectangle with some room.
+
+    None when it is empty.
+    """
     size = mask.shape[0]
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
@@ -119,11 +128,12 @@ def _mask_window(mask: FloatArray) -> tuple[float, float, float] | None:
     high = np.array([columns[-1] + 1, rows[-1] + 1]) / size + _MARGIN
     side = min(1.0, float((high - low).max()))
     u, v = np.clip((low + high - side) / 2, 0.0, 1.0 - side)
-    return float(u), float(v), side
+    low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+    return (float(u), float(v), side, side), (*map(float, low), *map(float, high - low))
 
 
 def _pixel_box(
-    quad_xy: NDArray[np.floating], window: tuple[float, float, float], box: tuple[int, ...]
+    quad_xy: NDArray[np.floating], window: Window, box: tuple[int, ...]
 ) -> tuple[int, int, int, int] | None:
     """Whole pixels under a window of the crop, cut to the box; None when none are."""
     corners = _window_quad(quad_xy, window)
@@ -135,17 +145,17 @@ def _pixel_box(
 
 
 def _window_quad(
-    quad_xy: NDArray[np.floating], window: tuple[float, float, float]
+    quad_xy: NDArray[np.floating], window: Window
 ) -> NDArray[np.float64]:
-    u, v, side = window
-    corners = np.array([[u, v], [u, v + side], [u + side, v + side], [u + side, v]])
+    u, v, width, height = window
+    corners = np.array([[u, v], [u, v + height], [u + width, v + height], [u + width, v]])
     return apply_homography(quad_to_homography(quad_xy), corners)
 
 
 def _sample_window(
     image: FloatArray,
     quad_xy: NDArray[np.floating],
-    window: tuple[float, float, float],
+    window: Window,
     part: tuple[int, int, int, int],
     *,
     mode: str,
@@ -159,7 +169,7 @@ def _sample_window(
     side = min(size, int(np.ceil(window[2] * size)) + 2)
     column, row = (min(int(value * size), size - side) for value in window[:2])
     cut = image[row : row + side, column : column + side]
-    quad = _window_quad(quad_xy, (column / size, row / size, side / size))
+    quad = _window_quad(quad_xy, (column / size, row / size, side / size, side / size))
     # A mask that is 0 along the edge of the cut needs no coverage to be 0 beyond it.
     edges = cut[:_RIM], cut[-_RIM:], cut[:, :_RIM], cut[:, -_RIM:]
     ends = image.ndim == 2 and any(edge.any() for edge in edges)
