@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure_swaps import METHODS, Judge, variant
-from PIL import Image
+from measure_swaps import METHODS, Judge, print_table, save_sheet, variant
 
 from vidswap.identities import SourceIdentity, to_image
-from vidswap.mixing import refine_source
 from vidswap.models.judge_tfjs import RECIPES
+from vidswap.regenerate import refined_code
 from vidswap.session import Session
 from vidswap.settings import load_config
 
@@ -38,16 +37,9 @@ def mixed(
     session: Session, source: torch.Tensor, embedding: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
     """The code of the swap, the source refined as a run does it."""
-    mix = session.config.mix
-    if mix.refine_steps > 0:
-        calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
-        shape = None if session.encoder is None else session.encoder.features.kept_shape
-        source = refine_source(
-            session.generator, session.identity, session.mixer, source, embedding, [target, calm],
-            steps=mix.refine_steps, shape=shape,
-        ).code  # fmt: skip
+    source = refined_code(session, source, embedding, target)
     with torch.no_grad():
-        return session.mixer(source, target, mix.strength)
+        return session.mixer(source, target, session.config.mix.strength)
 
 
 def picture(session: Session, code: torch.Tensor) -> np.ndarray:
@@ -83,14 +75,10 @@ def main() -> None:
             totals[name].append(judge(source, look, second, made))
             pictures.append(made)
         rows.append(np.concatenate(pictures, axis=1)[::2, ::2])
-    keys = list(totals["no swap"][0])
     print(f"{options.pairs} pairs, {options.gallery} other people")
-    print("| method | " + " | ".join(keys) + " |\n|---" * 1 + "|---" * len(keys) + "|")
-    for name, found in totals.items():
-        print(f"| {name} | " + " | ".join(f"{np.mean([r[k] for r in found]):.3f}" for k in keys) + " |")
+    print_table(totals)
     if options.sheet:
-        sheet = np.concatenate(rows, axis=0)
-        Image.fromarray((sheet.clip(0, 1) * 255 + 0.5).astype(np.uint8)).save(options.sheet)
+        save_sheet(rows, options.sheet)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,20 @@ def swapped(session: Session, work: Work, source: SourceIdentity) -> np.ndarray:
     return image
 
 
+def print_table(totals: dict[str, list[dict]]) -> None:
+    """Means of each method's measures, in Markdown."""
+    keys = list(totals["no swap"][0])
+    print("| method | " + " | ".join(keys) + " |\n|---" + "|---" * len(keys) + "|")
+    for name, found in totals.items():
+        print(f"| {name} | " + " | ".join(f"{np.mean([r[k] for r in found]):.3f}" for k in keys) + " |")
+
+
+def save_sheet(rows: list[np.ndarray], path: Path) -> None:
+    """Rows of pictures ``[h, w, 3]`` in [0, 1], one under the other."""
+    sheet = np.concatenate(rows, axis=0)
+    Image.fromarray((sheet.clip(0, 1) * 255 + 0.5).astype(np.uint8)).save(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", type=Path)
@@ -202,14 +216,10 @@ def main() -> None:
             pictures.append(swapped(other, work, source))
             totals[name].append(judge(source, photo, target, pictures[-1]))
         rows.append(np.concatenate(pictures, axis=1))
-    keys = list(totals["no swap"][0])
     print(f"{len(pairs)} pairs, {options.distractors} distractors")
-    print("| method | " + " | ".join(keys) + " |\n|---" * 1 + "|---" * len(keys) + "|")
-    for name, found in totals.items():
-        print(f"| {name} | " + " | ".join(f"{np.mean([r[k] for r in found]):.3f}" for k in keys) + " |")
+    print_table(totals)
     if options.sheet:
-        sheet = np.concatenate(rows, axis=0)
-        Image.fromarray((sheet.clip(0, 1) * 255 + 0.5).astype(np.uint8)).save(options.sheet)
+        save_sheet(rows, options.sheet)
 
 
 if __name__ == "__main__":

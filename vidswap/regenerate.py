@@ -71,19 +71,8 @@ class Regenerate:
         key = (face.face.track_id, face.source.label)
         if key in self.refined:
             return
-        steps, session = self.session.config.mix.refine_steps, self.session
-        code = face.source.code
-        if steps > 0 and session.config.mix.strength > 0:
-            target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-            # The second target is the same head at rest, so that the source is not refined for the
-            # expression that the track happens to begin with.
-            calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
-            shape = None if session.encoder is None else session.encoder.features.kept_shape
-            code = refine_source(
-                session.generator, session.identity, session.mixer, code, face.source.embedding,
-                [target, calm], steps=steps, shape=shape,
-            ).code  # fmt: skip
-        self.refined[key] = code
+        target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
+        self.refined[key] = refined_code(self.session, face.source.code, face.source.embedding, target)
 
     def _begin_steering(self, face: FaceWork, shot: int) -> None:
         """Amounts for the first frame of a track, and after a cut."""
@@ -278,6 +267,27 @@ class SeatFaces:
         )  # fmt: skip
         self.beards[track] = shot, share
         return beyond
+
+
+def refined_code(
+    session: Session, code: torch.Tensor, embedding: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """A source's code ``[1, n_styles, 512]`` refined for a track, as the settings say; see
+    :func:`vidswap.mixing.refine_source`.
+
+    :param embedding: ``[1, 128]`` of the source. :param target: ``[1, n_styles, 512]`` pivot of the track.
+    """
+    mix = session.config.mix
+    if mix.refine_steps <= 0 or mix.strength <= 0:
+        return code
+    # The second target is the same head at rest, so that the source is not refined for the
+    # expression that the track happens to begin with.
+    calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
+    shape = None if session.encoder is None else session.encoder.features.kept_shape
+    return refine_source(
+        session.generator, session.identity, session.mixer, code, embedding, [target, calm],
+        steps=mix.refine_steps, shape=shape,
+    ).code  # fmt: skip
 
 
 def drawn_window(mask: np.ndarray, config: RunConfig) -> tuple[int, int, int, int] | None:

@@ -88,7 +88,7 @@ class Placement:
     seen: torch.Tensor | None = None
     """``[1, 1, 192, 192]`` 1 where that flow is to be believed."""
     shade: torch.Tensor | None = None
-    """``[1, 3, 192, 192]`` added to the picture once it is moved."""
+    """``[1, 3, 192, 192]`` added to the picture once it is moved; there with a flow only."""
 
     def places(self, size: int, part: tuple[slice, slice]) -> torch.Tensor:
         """Where the pixels of a part of a picture come from: ``[1, h, w, 2]`` in [-1, 1]."""
@@ -122,8 +122,6 @@ class Placement:
         sampled = _cubic(to_tensor(image), places)
         if shade is not None:
             sampled += shade
-        elif self.shade is not None:
-            sampled += resize(self.shade, size)[(..., *part)]
         out = np.array(image, dtype=np.float32)
         out[part] = sampled.clamp_(0, 1)[0].permute(1, 2, 0).numpy()
         return out
