@@ -45,7 +45,38 @@ def test_skin_takes_the_tone_of_the_target(skin, painter, oval, method, tone):
 @pytest.mark.parametrize("method", ["lab", "blocks"])
 def test_same_picture_stays(skin, oval, method):
     out, _ = ColorMatcher(method=method)(skin, skin, oval)
-    assert np.abs(out - skin).max() < 1.5 / 255
+    change = np.abs(out - skin).max(-1)[oval > 0.5]
+    # One in a hundred may be the warmest of the fine detail, which its own bound presses a little.
+    assert np.quantile(change, 0.98) < 1.5 / 255
+    assert change.max() < 6 / 255
+
+
+def test_a_yellow_highlight_that_only_the_swap_has_goes(skin, painter, oval):
+    target = painter((0.70, 0.52, 0.44), seed=8)
+    y, x = np.mgrid[0:256, 0:256] / 256
+    forehead = np.hypot((x - 0.58) / 0.09, (y - 0.38) / 0.06) < 1
+    glare = np.exp(-(((x - 0.58) / 0.08) ** 2 + ((y - 0.38) / 0.06) ** 2))[..., None].astype(np.float32)
+    lit = skin + glare * (np.array([0.95, 0.92, 0.72], np.float32) - skin)
+    out, _ = ColorMatcher()(lit, target, oval)
+    wanted, before, after = (mean_lab(image, forehead) for image in (target, lit, out))
+    assert np.abs(after - wanted).max() < 0.4 * np.abs(before - wanted).max()
+
+
+def test_fine_detail_is_no_warmer_than_the_footage(skin, painter, oval):
+    target = painter((0.62, 0.5, 0.44), seed=8)
+    rows = np.arange(256)
+    wrinkle = (np.abs(rows[:, None] - 90) < 2) & (np.abs(rows[None] - 128) < 40)
+    iris = np.hypot(rows[None] - 110, rows[:, None] - 120) < 5
+    drawn = target.copy()
+    drawn[wrinkle], drawn[iris] = (0.85, 0.45, 0.2), (0.25, 0.38, 0.62)
+    out, state = ColorMatcher(method="lab")(drawn, target, oval)
+
+    def warmth(image: np.ndarray) -> float:
+        return mean_lab(image, wrinkle)[2] - mean_lab(image, oval > 0.5)[2]
+
+    assert 0 < state.fine_warmth < 0.03
+    assert warmth(out) < 0.6 * warmth(drawn)
+    assert abs(mean_lab(out, iris)[2] - mean_lab(drawn, iris)[2]) < 5
 
 
 def test_blocks_brings_side_light_and_lab_cannot(skin, painter, oval):

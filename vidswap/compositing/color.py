@@ -12,7 +12,7 @@ the rest (a hand, a beard, a highlight, an open mouth) lose their vote.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from vidswap.compositing.arrays import (
     enlarged_part,
     gaussian_blur,
+    luma,
     resize,
     resize_map,
     smoothstep,
@@ -51,13 +52,25 @@ _COLOURED = 6.0
 """a* or b* of skin from which its change is taken as a factor."""
 _CHROMA_SCALE = (0.4, 1.8)
 _LOG_FIELD_LIMIT = float(np.log(1.8))
-_FIELD_SIGMA = 0.075
-"""Blur of the light map as part of the crop's side: broader than an eye, narrower than a cheek."""
+_FIELD_SIGMA = 0.05
+"""Blur of the light map as part of the crop's side: as broad as an eye, narrower than a cheek."""
+_SURPRISE = 0.7
+"""Logarithm by which a pair may lie off the broad map before it has no say in the finer one."""
+_SKIN_CHROMA = 3.0
+"""Floor of the spread of a* and b* among the target's skin: it keeps its hue from light to shade."""
+_FINE_SIGMA = 0.016
+"""Blur of the colour below which it is fine detail, as part of the crop's side: a lip is thicker."""
+_FINE_SIZE = 256
+_FINE_SHARE = 0.99
+"""Quantile of the footage's fine warm colour that bounds the swap's."""
+_LEAST_FINE = 0.01
 _DARK = 0.05
 """Added to both sides of a ratio, so that noise in black hair or pupils makes no gain."""
 
 _DARKEST_BLUE = -2.0
 """Least b* of what is dark in a face, unless the footage's skin has less."""
+_LIPS = 13.0
+"""a* that lips have more than skin at the least, where the footage does not show them."""
 _NOT_DARK = 30.0
 """L* from which blue may stay: irises."""
 
@@ -74,6 +87,10 @@ class ColorState:
     """``[3]`` factors of the distance to the mean."""
     log_field: FloatArray | None
     """``[32, 32, 3]`` logarithm of the gain of gamma-encoded RGB; None unless ``blocks``."""
+    fine_warmth: float
+    """Most of the warm colour that fine detail has, as a difference to the surroundings, 0..1."""
+    redness: float
+    """a* of the reddest of the face; of what the swap has beyond it half is kept."""
     frames: int
     """Frames measured so far."""
 
@@ -144,6 +161,7 @@ class ColorMatcher:
             # Cubic first: a linear enlargement from 32 would show its facets on a cheek.
             field = F.interpolate(field, scale_factor=4, mode="bicubic", align_corners=False)
             out = _soft_clip(out.mul_(enlarged_part(field, size, inner)))
+        out = _fine_colour_bounded(out, size, state.fine_warmth, self.strength)
         made = np.array(image, dtype=np.float32)
         made[inner] = out.clamp_(0.0, 1.0)[0].permute(1, 2, 0).numpy()
         return made
@@ -164,12 +182,15 @@ class ColorMatcher:
         shift = np.clip(goal_center - center, -_SHIFT_LIMIT, _SHIFT_LIMIT)
         # The floor keeps two flat pictures from being divided by their noise.
         gain = np.clip((goal_spread + 1.5) / (swap_spread + 1.5), *_GAIN_LIMIT)
-        state = ColorState(center, shift, gain.astype(np.float32), None, 1)
+        warmth = _fine_warmth(target, mask)
+        redness = max(_reddest(goal_lab, resize_map(mask, size)), float(center[1] + shift[1]) + _LIPS)
+        state = ColorState(center, shift, gain.astype(np.float32), None, warmth, redness, 1)
         if self.method == "lab":
             return state
         matched = _apply_table(swap, _lab_table(state, 1.0))
-        field = _light_field(matched, goal, weight.reshape(size, size))
-        return ColorState(center, shift, state.gain_lab, field, 1)
+        votes = resize_map(mask, size).reshape(-1) * _exposure(goal_lab) * _not_black(swap_lab)
+        field = _light_field(matched, goal, _on_skin(swap_lab, goal_lab, votes).reshape(size, size))
+        return replace(state, log_field=field)
 
     def _smoothed(self, new: ColorState, old: ColorState | None) -> ColorState:
         if old is None or self.smoothing_frames == 0:
@@ -192,6 +213,8 @@ class ColorMatcher:
             shift_lab=mix(old.shift_lab, new.shift_lab),
             gain_lab=mix(old.gain_lab, new.gain_lab),
             log_field=field,
+            fine_warmth=old.fine_warmth + rate * (new.fine_warmth - old.fine_warmth),
+            redness=old.redness + rate * (new.redness - old.redness),
             frames=old.frames + 1,
         )
 
@@ -203,8 +226,17 @@ def _lab(tensor: torch.Tensor) -> FloatArray:
 
 def _exposure(lab: FloatArray) -> FloatArray:
     """Weight of pixels that are neither blown out nor black, where colour means nothing."""
-    lightness = lab[..., 0]
-    return smoothstep((98.0 - lightness) / 8.0) * smoothstep((lightness - 3.0) / 8.0)
+    return smoothstep((98.0 - lab[..., 0]) / 8.0) * _not_black(lab)
+
+
+def _not_black(lab: FloatArray) -> FloatArray:
+    return smoothstep((lab[..., 0] - 3.0) / 8.0)
+
+
+def _reddest(lab: FloatArray, mask: FloatArray) -> float:
+    """a* of the lips, as far as they are seen: of the reddest hundredth of the face."""
+    seen = lab[mask.reshape(-1) > 0.5, 1]
+    return float(np.quantile(seen, 0.99)) if seen.size else -np.inf
 
 
 def _weighted_quantile(values: FloatArray, weight: FloatArray, q: float) -> float:
@@ -239,6 +271,33 @@ def _agreeing(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) ->
     return kept
 
 
+def _on_skin(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> FloatArray:
+    """Weights ``[n]`` of pairs where the target shows skin and the swap no feature that is darker or redder.
+
+    Unlike :func:`_agreeing` it hears pairs that differ much: a highlight that only the swap has, blown out
+    and yellow as it may be, is wrong light on a face, and what the light map is for.
+    """
+    heard = weight > 0
+    votes, swap, goal = weight[heard], swap_lab[heard], goal_lab[heard]
+    left = votes.copy()
+
+    def doubt(values: FloatArray, floor: float, side: int) -> FloatArray:
+        """:param side: 0 doubts both sides of the median, 1 what lies above it, -1 what lies below."""
+        median, spread = _median_mad(values, votes)
+        away = (values - median) / (2.5 * max(spread, floor))
+        return np.maximum(0.0, 1.0 - (away if side == 0 else np.maximum(side * away, 0.0)) ** 2)
+
+    for channel, floor in enumerate((6.0, _SKIN_CHROMA, _SKIN_CHROMA)):
+        left *= doubt(goal[:, channel], floor, 0)
+    # Brows, eyes and nostrils are darker than skin, lips redder.
+    left *= doubt(swap[:, 0], 6.0, -1) * doubt(swap[:, 0] - goal[:, 0], 4.0, -1) * doubt(swap[:, 1], 6.0, 1)
+    if not float(left.sum()) > 0.1 * float(votes.sum()):
+        return weight
+    kept = np.zeros_like(weight)
+    kept[heard] = left
+    return kept
+
+
 def _robust_mean_spread(lab: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Weighted mean and standard deviation ``[3]`` of samples ``[n, 3]``."""
     share = (weight / weight.sum())[:, None]
@@ -262,6 +321,7 @@ def _lab_table(state: ColorState, strength: float) -> torch.Tensor:
     # What is more colourful than skin keeps its distance: scaled up, lips would glow.
     scaled = torch.where(scale > 1, torch.minimum(moved * scale, moved + center * (scale - 1)), moved * scale)
     moved = scaled + (shift - center * (scale - 1))
+    moved[:, 1:2] -= 0.5 * (moved[:, 1:2] - state.redness).clamp(min=0.0)
     # Black and white stay: pupils, nostrils and catch lights are not skin.
     lightness = lab[:, :1]
     hold = ((lightness / 25.0).clamp(0, 1) * ((100.0 - lightness) / 12.0).clamp(0, 1)) * strength
@@ -332,7 +392,7 @@ def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> 
     """Smooth logarithm of goal over swap, ``[32, 32, 3]``, by normalised convolution.
 
     Two rounds: what the first map leaves unexplained by far (features that one face has and the
-    other has not) is left out of the second.
+    other has not) is left out of the second. Colours follow as well as light: the same skin has one hue.
     """
     size = weight.shape[0]
     ratio = torch.log((goal + _DARK) / (swap + _DARK))
@@ -345,13 +405,45 @@ def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> 
         return gaussian_blur(ratio * votes, width) / (gaussian_blur(votes, width) + prior)
 
     broad = smooth(vote, 1.6 * sigma)
-    surprise = (ratio - broad).abs().mean(dim=1, keepdim=True) / 0.35
+    surprise = (ratio - broad).abs().mean(dim=1, keepdim=True) / _SURPRISE
     field = smooth(vote * (1 - surprise.clamp(0, 1) ** 2), sigma)
-    # Light has little colour of its own: keep half of the difference between the channels.
-    grey = field.mean(dim=1, keepdim=True)
-    field = grey + 0.6 * (field - grey)
     field = _LOG_FIELD_LIMIT * torch.tanh(field / _LOG_FIELD_LIMIT)
     return to_array(resize(field, _FIELD_SIZE))
+
+
+def _fine_colour(image: torch.Tensor, size: int) -> torch.Tensor:
+    """By how much the colour (RGB less its luma) of ``[1, 3, h, w]`` differs from what lies around.
+
+    :param size: side in pixels of the whole crop, of which ``image`` may be a part.
+    """
+    colour = image - luma(image)
+    sigma = _FINE_SIGMA * size
+    # What is broad is found at a smaller size.
+    step = max(1, min(int(sigma / 2), *image.shape[-2:]))
+    broad = F.avg_pool2d(colour, step, ceil_mode=True, count_include_pad=False)
+    broad = gaussian_blur(broad, sigma / step)
+    broad = F.interpolate(broad, scale_factor=step, mode="bilinear", align_corners=False)
+    return colour.sub_(broad[..., : image.shape[-2], : image.shape[-1]])
+
+
+def _fine_warmth(target: FloatArray, mask: FloatArray) -> float:
+    size = min(_FINE_SIZE, target.shape[0])
+    fine = _fine_colour(resize(to_tensor(target), size), size)[0, 2].numpy()
+    seen = fine[resize_map(mask, size) > 0.5]
+    return max(_LEAST_FINE, -float(np.quantile(seen, 1 - _FINE_SHARE))) if seen.size else 1.0
+
+
+def _fine_colour_bounded(image: torch.Tensor, size: int, bound: float, strength: float) -> torch.Tensor:
+    """An image whose fine detail is no warmer than the footage's; see :func:`_fine_colour`. In place.
+
+    The generator outlines wrinkles in orange, hair in green, and a closing mouth in scarlet. What is bluer
+    than its surroundings (irises, the white of an eye, black hair on skin) stays, and so does all lightness.
+    """
+    fine = _fine_colour(image, size)
+    warm = fine[:, 2:].neg().clamp_(min=0.0).div_(bound)
+    # Nothing changes well below the bound.
+    kept = warm.pow_(4).add_(1.0).pow_(-0.25)
+    return image.add_(fine.mul_(kept.sub_(1.0)), alpha=strength)
 
 
 def _soft_clip(tensor: torch.Tensor) -> torch.Tensor:
