@@ -24,7 +24,7 @@ CHEAP = RunConfig(
     device="cpu",
     threads=1,
     inversion=InversionConfig(encoder=False, first_steps=1, next_steps=1),
-    mix=MixConfig(refine_steps=1, mixer="layers"),
+    mix=MixConfig(refine_steps=1, refine_full_steps=0, mixer="layers"),
     smooth=SmoothConfig(lag=1),
     composite=CompositeConfig(occlusion=False),
     runs=RunsConfig(chunk_frames=2, keep_latents=True),

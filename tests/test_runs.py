@@ -44,15 +44,15 @@ CHEAP = RunConfig(
     device="cpu",
     threads=1,
     inversion=InversionConfig(encoder=False, first_steps=1, next_steps=1),
-    mix=MixConfig(refine_steps=1, mixer="layers"),
+    mix=MixConfig(refine_steps=1, refine_full_steps=0, mixer="layers"),
     smooth=SmoothConfig(lag=1),
     composite=CompositeConfig(occlusion=False),
     runs=RunsConfig(chunk_frames=CHUNK, keep_latents=False),
 )
 CHEAP_OPTIONS = (
     "device=cpu", "threads=1", "inversion.encoder=false", "inversion.first_steps=1",
-    "inversion.next_steps=1", "mix.refine_steps=1", "mix.mixer=layers", "smooth.lag=1",
-    "composite.occlusion=false", f"runs.chunk_frames={CHUNK}", "runs.keep_latents=false",
+    "inversion.next_steps=1", "mix.refine_steps=1", "mix.refine_full_steps=0", "mix.mixer=layers",
+    "smooth.lag=1", "composite.occlusion=false", f"runs.chunk_frames={CHUNK}", "runs.keep_latents=false",
 )  # fmt: skip
 KEEPING = replace(CHEAP, runs=replace(CHEAP.runs, keep_latents=True))
 SOURCE = "synthetic:5"

@@ -85,7 +85,10 @@ class MixConfig:
     source_steps: int = 150
     """Fitting steps of the source photo, done once and cached."""
     refine_steps: int = 12
-    """Steps that move the source's code closer to the photo as seen through the mixer, once a track."""
+    """Steps that move the source's code closer to the photo as seen through the mixer, once a track; 0 leaves
+    the source as its inversion gives it."""
+    refine_full_steps: int = 12
+    """Further ones by pictures of half the generator's size, which cost ten times as much."""
     steering: float = 1.0
     """How much of the source's pose and expression that leaks in is taken out along latent directions, from
     0 (nothing) to 1."""

@@ -39,6 +39,8 @@ _SLACK = 10.0
 """Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
 _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
+_TURNED = {"yaw": 1.0, "pitch": -0.6}
+"""Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
 _COVERED = 0.3
 """Share of a part's landmarks that may be covered."""
 
@@ -280,14 +282,31 @@ def refined_code(
     mix = session.config.mix
     if mix.refine_steps <= 0 or mix.strength <= 0:
         return code
-    # The second target is the same head at rest, so that the source is not refined for the
-    # expression that the track happens to begin with.
-    calm = torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)
+    targets = _as_seen_later(session, target)
     shape = None if session.encoder is None else session.encoder.features.kept_shape
+    networks = session.generator, session.identity, session.mixer
+    fast = refine_source(
+        *networks, code, embedding, targets,
+        steps=2 * mix.refine_steps, shape=shape, size=session.config.inversion.fast_size,
+    )  # fmt: skip
+    if mix.refine_full_steps <= 0:
+        return fast.code
     return refine_source(
-        session.generator, session.identity, session.mixer, code, embedding, [target, calm],
-        steps=mix.refine_steps, shape=shape,
+        *networks, fast.code, embedding, targets,
+        steps=mix.refine_full_steps, shape=shape, size=session.generator.resolution // 2,
     ).code  # fmt: skip
+
+
+def _as_seen_later(session: Session, target: torch.Tensor) -> list[torch.Tensor]:
+    """Codes that a track may come to: the source must not be refined for its first frame alone."""
+    # The same head at rest: not only the expression that the track happens to begin with.
+    codes = [target, torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)]
+    if session.steering is not None:
+        names = session.steering.names
+        for side in (1.0, -1.0):
+            steps = np.array([side * _TURNED.get(name, 0.0) for name in names])
+            codes.append(session.steering.apply(target, steps))
+    return codes
 
 
 def drawn_window(mask: np.ndarray, config: RunConfig) -> tuple[int, int, int, int] | None:

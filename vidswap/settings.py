@@ -33,6 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "inversion.next_steps": 2,
         "inversion.rest_db": 1.2,
         "mix.source_steps": 100,
+        "mix.refine_full_steps": 0,
         "smooth.lag": 1,
     },
     "quality": {
@@ -42,6 +43,7 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
         "inversion.next_steps": 6,
         "inversion.rest_db": 0.0,
         "mix.source_steps": 300,
+        "mix.refine_full_steps": 24,
         "smooth.lag": 4,
     },
     "cpu": {"device": "cpu"},
