@@ -3,8 +3,8 @@
 Between two chunks of frames every stage leaves its state behind. With the states of all stages at a
 border, the frames after it come out bit for bit as in a run that was never stopped.
 
-What does not depend on the source (faces, steadied quads, pivots) is also kept by content, a chunk at
-a time. Another source, strength or mask then starts from there: invert once, swap many.
+What does not depend on the source (faces, steadied quads, pivots, what is in front of them) is also kept by
+content, a chunk at a time. Another source, strength or mask then starts from there: invert once, swap many.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from sys import maxsize
 from typing import Any
 
 import numpy as np
@@ -23,25 +24,24 @@ from vidswap.likeness import Sought
 from vidswap.records import Frame, Pivot
 from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
-from vidswap.snapshots import pack, unpack
+from vidswap.snapshots import pack, squeeze, unpack, unsqueeze
 from vidswap.stages import (
     CropFaces,
-    FaceWork,
     FindFaces,
     FixedLagStage,
     InvertFaces,
     PasteFaces,
-    SeeOccluders,
     Selection,
-    Work,
     smooth_latents,
     smooth_quads,
 )
 from vidswap.streaming import Stage
+from vidswap.witnesses import SeeOccluders, from_bytes, in_bytes
+from vidswap.works import FaceWork, Work
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 3
+_VERSION = 4
 _PARTS = frozenset({"session", "config", "options", "finder", "selection"})
 """Fields of stages that are no state."""
 State = dict[str, Any]
@@ -55,6 +55,10 @@ class KeptChunks:
     """None: nothing is kept or found."""
     key: dict[str, JSON]
     device: torch.device
+    _chunk_of: dict[int, int] = field(default_factory=dict, repr=False)
+    """Number of the chunk by pts, of the chunks that :meth:`at` has looked through: all up to the last."""
+    _last: tuple[int, State | None] = field(default=(-1, None), repr=False)
+    """The chunk that it looked at last, and its number."""
 
     def get(self, index: int) -> State | None:
         """Frames and end state of a chunk, or None."""
@@ -71,13 +75,19 @@ class KeptChunks:
 
     def at(self, pts: int) -> State | None:
         """What is kept of the frame shown at ``pts``, or None."""
-        index = 0
-        while (chunk := self.get(index)) is not None:
-            for entry in chunk["frames"]:
-                if entry["pts"] == pts:
-                    return entry
-            index += 1
-        return None
+        index = self._chunk_of.get(pts)
+        if index is not None and index != self._last[0]:
+            self._last = (index, self.get(index))
+        looked_at = max(self._chunk_of.values(), default=-1)
+        while index is None:
+            looked_at += 1
+            self._last = (looked_at, self.get(looked_at))
+            if self._last[1] is None:
+                return None
+            self._chunk_of |= {entry["pts"]: looked_at for entry in self._last[1]["frames"]}
+            index = self._chunk_of.get(pts)
+        frames = () if self._last[1] is None else self._last[1]["frames"]
+        return next((entry for entry in frames if entry["pts"] == pts), None)
 
     def _key(self, index: int) -> dict[str, JSON]:
         return {**self.key, "chunk": index}
@@ -123,18 +133,24 @@ class Analysis:
     live_from: int | None = None
     """First frame whose faces are searched and inverted; None while all came from the disk."""
 
+    @classmethod
+    def at_once(
+        cls, session: Session, selection: Selection, given: Callable[[Work], Work] | None = None
+    ) -> Analysis:
+        """Of frames that are not gone on with: nothing is kept of them, and no state at borders."""
+        return cls(session, selection, KeptChunks(None, {}, session.device), maxsize, given=given)
+
     def stages(self) -> list[Stage]:
         """All stages between decoder and encoder."""
         session = self.session
         return [
-            *self.stages_to_pivots(),
-            Stage("see occluders", SeeOccluders(session)),
+            *self.stages_of_target(),
             Stage("generate", _Stated(self, "generate", Regenerate(session))),
             Stage("seat", _Stated(self, "seat", SeatFaces(session.config))),
             Stage("paste", _Stated(self, "paste", PasteFaces(session.config))),
         ]
 
-    def stages_to_pivots(self) -> list[Stage]:
+    def stages_of_target(self) -> list[Stage]:
         """The stages that do not depend on the source."""
         session, smooth = self.session, self.session.config.smooth
         made = [Stage("find faces", _Find(self))]
@@ -146,6 +162,7 @@ class Analysis:
             made.append(Stage("read latents", self.given))
         else:
             made.append(Stage("invert", _Invert(self, InvertFaces(session))))
+        made.append(Stage("see occluders", _See(self, SeeOccluders(session))))
         if self.given is None and smooth.latent > 0 and smooth.lag > 0:
             lagged = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
             made.append(Stage("steady latents", _Lagged(self, "latents", lagged, smooth.lag)))
@@ -177,7 +194,7 @@ class _Find:
 
     def __call__(self, frame: Frame) -> Work:
         run, index = self.run, frame.index
-        if run.live_from is None and index % run.chunk_frames == 0:
+        if run.live_from is None and (index % run.chunk_frames == 0 or not self._frames):
             self._turn_page(index)
         if run.live_from is None:
             return self._replayed(frame)
@@ -263,29 +280,43 @@ class _Lagged:
 
 
 class _Invert:
-    """Processor: inversion of live frames, which are kept for other runs."""
+    """Stage: inversion of live frames."""
 
     def __init__(self, run: Analysis, stage: InvertFaces) -> None:
         self.run, self.stage = run, stage
-        self._page: list[Any] = []
-        self._index = -1
         self._begun = False
 
-    def process(self, work: Work) -> Iterator[Work]:
+    def __call__(self, work: Work) -> Work:
         run, index = self.run, work.frame.index
         if not run.is_live(index):
-            yield work
-            return
+            return work
         if not self._begun:
             self._begun = True
             _restore_stage(self.stage, run.restored("invert"), run.session.device)
         work = _rounded(self.stage(work))
-        self._index = index
-        self._page.append(_entry(work))
         if run.is_border(index):
             run.leave("invert", index, _stage_state(self.stage, work.shot))
-            self._keep(run.borders[index + 1])
-        yield work
+        return work
+
+
+class _See:
+    """Processor: what is in front of the faces. All that is known of live frames by then is kept for other
+    runs."""
+
+    def __init__(self, run: Analysis, stage: SeeOccluders) -> None:
+        self.run, self.stage = run, stage
+        self._page: list[Any] = []
+        self._index = -1
+
+    def process(self, work: Work) -> Iterator[Work]:
+        run, index = self.run, work.frame.index
+        work = self.stage.witnessed(work)
+        if run.is_live(index) and run.kept.cache is not None:
+            self._index = index
+            self._page.append(_entry(work))
+            if run.is_border(index):
+                self._keep(run.borders[index + 1])
+        yield self.stage.doubted(work)
 
     def flush(self) -> Iterator[Work]:
         if self._page:
@@ -352,12 +383,14 @@ def _half(pivot: Pivot) -> np.ndarray:
 
 
 def _entry(work: Work) -> State:
-    """A frame's faces and pivots, as they are kept for other runs."""
+    """A frame's faces, pivots and witnesses, as they are kept for other runs."""
     faces = [
         {
             "face": replace(face.face, embedding=None),
             "quad": face.quad,
             "pivot": replace(face.pivot, latent=_half(face.pivot)),
+            "occluded": _squeezed(face.occluded),
+            "inversion": _squeezed(face.inversion),
         }
         for face in work.faces
     ]
@@ -370,13 +403,22 @@ def _entry(work: Work) -> State:
     }
 
 
+def _squeezed(seen: np.ndarray | None) -> State | None:
+    return None if seen is None else squeeze(in_bytes(seen))
+
+
+def _seen(kept: State | None) -> np.ndarray | None:
+    return None if kept is None else from_bytes(unsqueeze(kept))
+
+
 def kept_work(entry: State, frame: Frame, selection: Selection) -> Work:
     """A frame with its kept faces and pivots, as they were before smoothing over time."""
     faces = []
     for kept in entry["faces"]:
         source = selection.per_track.get(kept["face"].track_id, selection.source)
         pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
-        faces.append(FaceWork(kept["face"], kept["quad"], source, pivot=pivot))
+        made = FaceWork(kept["face"], kept["quad"], source, pivot=pivot)
+        faces.append(replace(made, occluded=_seen(kept["occluded"]), inversion=_seen(kept["inversion"])))
     sought = None if entry["sought"] is None else Sought(*entry["sought"])
     return Work(frame, entry["shot"], tuple(faces), sought)
 

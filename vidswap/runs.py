@@ -34,10 +34,11 @@ from vidswap.memory import give_back_free_memory
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
-from vidswap.stages import Selection, Work
+from vidswap.stages import Selection
 from vidswap.streaming import run_stages
 from vidswap.video import PackedWriter, VideoInfo, count_packed, open_frames, open_writer, output_kind
 from vidswap.video.versions import library_versions
+from vidswap.works import Work
 
 Log = Callable[[str], None]
 Tell = Callable[[int], None]
