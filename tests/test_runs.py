@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap.analysis import KeptChunks, analysis_key
 from vidswap.config import (
     CompositeConfig,
     InversionConfig,
@@ -27,6 +26,7 @@ from vidswap.errors import InputError, Interrupted, UsageError
 from vidswap.identities import SourceIdentity, to_image
 from vidswap.inversion import Inverter
 from vidswap.journal import Journal, RunKey
+from vidswap.kept_faces import KeptChunks, analysis_key
 from vidswap.pipeline import Swapper
 from vidswap.provenance import read_mark
 from vidswap.records import Frame, PixelLayout

@@ -3,28 +3,27 @@
 Between two chunks of frames every stage leaves its state behind. With the states of all stages at a
 border, the frames after it come out bit for bit as in a run that was never stopped.
 
-What does not depend on the source (faces, steadied quads, pivots, what is in front of them) is also kept by
-content, a chunk at a time. Another source, strength or mask then starts from there: invert once, swap many.
+What does not depend on the source is also kept by content, a chunk at a time (:mod:`vidswap.kept_faces`).
+Another source, strength or mask then starts from there: invert once, swap many.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from sys import maxsize
 from typing import Any
 
 import numpy as np
 import torch
 
-from vidswap.cache import JSON, ContentCache
 from vidswap.errors import InputError
-from vidswap.likeness import Sought
-from vidswap.records import Frame, Pivot
+from vidswap.kept_faces import KeptChunks, State, entry_of, kept_half, kept_work
+from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
-from vidswap.snapshots import pack, squeeze, unpack, unsqueeze
+from vidswap.snapshots import pack, unpack
 from vidswap.stages import (
     CropFaces,
     FindFaces,
@@ -36,83 +35,11 @@ from vidswap.stages import (
     smooth_quads,
 )
 from vidswap.streaming import Stage
-from vidswap.witnesses import SeeOccluders, from_bytes, in_bytes
+from vidswap.witnesses import SeeOccluders
 from vidswap.works import FaceWork, Work
 
-KIND = "target-latents"
-"""Kind of the cache's entries."""
-_VERSION = 4
 _PARTS = frozenset({"session", "config", "options", "finder", "selection"})
 """Fields of stages that are no state."""
-State = dict[str, Any]
-
-
-@dataclass
-class KeptChunks:
-    """Faces and pivots of a clip on disk, by all that they depend on."""
-
-    cache: ContentCache | None
-    """None: nothing is kept or found."""
-    key: dict[str, JSON]
-    device: torch.device
-    _chunk_of: dict[int, int] = field(default_factory=dict, repr=False)
-    """Number of the chunk by pts, of the chunks that :meth:`at` has looked through: all up to the last."""
-    _last: tuple[int, State | None] = field(default=(-1, None), repr=False)
-    """The chunk that it looked at last, and its number."""
-
-    def get(self, index: int) -> State | None:
-        """Frames and end state of a chunk, or None."""
-        found = None if self.cache is None else self.cache.get(KIND, self._key(index))
-        return None if found is None else unpack(found, self.device)
-
-    def put(self, index: int, frames: list[Any], state: State | None) -> None:
-        if self.cache is not None:
-            self.cache.put(KIND, self._key(index), pack({"frames": frames, "state": state}))
-
-    def forget(self, index: int) -> None:
-        if self.cache is not None:
-            self.cache.path_of(KIND, self._key(index)).unlink(missing_ok=True)
-
-    def at(self, pts: int) -> State | None:
-        """What is kept of the frame shown at ``pts``, or None."""
-        index = self._chunk_of.get(pts)
-        if index is not None and index != self._last[0]:
-            self._last = (index, self.get(index))
-        looked_at = max(self._chunk_of.values(), default=-1)
-        while index is None:
-            looked_at += 1
-            self._last = (looked_at, self.get(looked_at))
-            if self._last[1] is None:
-                return None
-            self._chunk_of |= {entry["pts"]: looked_at for entry in self._last[1]["frames"]}
-            index = self._chunk_of.get(pts)
-        frames = () if self._last[1] is None else self._last[1]["frames"]
-        return next((entry for entry in frames if entry["pts"] == pts), None)
-
-    def _key(self, index: int) -> dict[str, JSON]:
-        return {**self.key, "chunk": index}
-
-
-def analysis_key(session: Session, selection: Selection, **clip: JSON) -> dict[str, JSON]:
-    """All that the faces and pivots of a clip depend on.
-
-    :param clip: content of the target, range, frames a chunk, hashes of the networks.
-    """
-    config = session.config
-    return {
-        "version": _VERSION,
-        "generator": session.generator.identifier,
-        "encoder": session.encoder is not None,
-        "faces": asdict(config.faces),
-        "inversion": asdict(config.inversion),
-        "quads": [config.smooth.lag, config.smooth.quad],
-        "select": selection.wanted,
-        "tracks": sorted(selection.per_track),
-        "reference": None if selection.reference is None else selection.reference.key,
-        "device": session.device.type,
-        "precision": session.precision,
-        **clip,
-    }
 
 
 @dataclass
@@ -313,7 +240,7 @@ class _See:
         work = self.stage.witnessed(work)
         if run.is_live(index) and run.kept.cache is not None:
             self._index = index
-            self._page.append(_entry(work))
+            self._page.append(entry_of(work))
             if run.is_border(index):
                 self._keep(run.borders[index + 1])
         yield self.stage.doubted(work)
@@ -373,54 +300,9 @@ def _restore_stage(stage: Any, state: State | None, device: torch.device) -> Non
 def _rounded(work: Work) -> Work:
     """Pivots in the precision that they are kept in, so that kept and fresh ones are the same."""
     return work.with_faces(
-        replace(face, pivot=replace(face.pivot, latent=_half(face.pivot).astype(np.float32)))
+        replace(face, pivot=replace(face.pivot, latent=kept_half(face.pivot).astype(np.float32)))
         for face in work.faces
     )
-
-
-def _half(pivot: Pivot) -> np.ndarray:
-    return pivot.latent.astype(np.float16)
-
-
-def _entry(work: Work) -> State:
-    """A frame's faces, pivots and witnesses, as they are kept for other runs."""
-    faces = [
-        {
-            "face": replace(face.face, embedding=None),
-            "quad": face.quad,
-            "pivot": replace(face.pivot, latent=_half(face.pivot)),
-            "occluded": _squeezed(face.occluded),
-            "inversion": _squeezed(face.inversion),
-        }
-        for face in work.faces
-    ]
-    return {
-        "index": work.frame.index,
-        "pts": work.frame.pts,
-        "shot": work.shot,
-        "sought": None if work.sought is None else [work.sought.people, work.sought.nearest],
-        "faces": faces,
-    }
-
-
-def _squeezed(seen: np.ndarray | None) -> State | None:
-    return None if seen is None else squeeze(in_bytes(seen))
-
-
-def _seen(kept: State | None) -> np.ndarray | None:
-    return None if kept is None else from_bytes(unsqueeze(kept))
-
-
-def kept_work(entry: State, frame: Frame, selection: Selection) -> Work:
-    """A frame with its kept faces and pivots, as they were before smoothing over time."""
-    faces = []
-    for kept in entry["faces"]:
-        source = selection.per_track.get(kept["face"].track_id, selection.source)
-        pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
-        made = FaceWork(kept["face"], kept["quad"], source, pivot=pivot)
-        faces.append(replace(made, occluded=_seen(kept["occluded"]), inversion=_seen(kept["inversion"])))
-    sought = None if entry["sought"] is None else Sought(*entry["sought"])
-    return Work(frame, entry["shot"], tuple(faces), sought)
 
 
 def _outline(work: Work) -> State:

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from vidswap import __version__, weights
-from vidswap.analysis import Analysis, KeptChunks, State, analysis_key
+from vidswap.analysis import Analysis
 from vidswap.cache import JSON, ContentCache, content_key, digest_of
 from vidswap.errors import OutputError
 from vidswap.identities import SourceIdentity
 from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_published
+from vidswap.kept_faces import KeptChunks, State, analysis_key
 from vidswap.likeness import Sought
 from vidswap.locking import FileLock, LockTaken
 from vidswap.memory import give_back_free_memory

@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from vidswap import warp
-from vidswap.analysis import kept_work
 from vidswap.config import RunConfig
 from vidswap.errors import NoFaceError
 from vidswap.identities import prepare_reference, to_image
+from vidswap.kept_faces import kept_work
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces

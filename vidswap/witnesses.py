@@ -31,7 +31,6 @@ Occlusion = tuple[int, np.ndarray, np.ndarray]
 """What is remembered of a track's occluders: its shot, their map, the picture that it belongs to."""
 
 
-
 def in_bytes(values: np.ndarray) -> np.ndarray:
     """Values in [0, 1] as uint8."""
     return (values * 255 + 0.5).astype(np.uint8)
