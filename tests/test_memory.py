@@ -63,3 +63,27 @@ def test_threads_share_one_heap() -> None:
         return int(told.stdout)
 
     assert heaps(True) < heaps(False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone gives pages back at once")
+def test_pictures_find_the_pages_of_those_before_them() -> None:
+    """Faults of pages while pictures of 20 MB come and go, and that they go when that is asked."""
+    code = (
+        "import resource, numpy as np; from vidswap.memory import give_back_free_memory, keep_large_blocks\n"
+        "if {keep}: keep_large_blocks()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def draw():\n"
+        "    held = [np.full(20 << 20, 1, np.uint8) for _ in range(4)]\n"
+        "draw(); before = faults()\n"
+        "for _ in range(10): draw()\n"
+        "again = faults() - before; give_back_free_memory(); before = faults(); draw()\n"
+        "print(again, faults() - before)\n"
+    )
+    told = {}
+    for keep in (False, True):
+        run = subprocess.run(
+            [sys.executable, "-c", code.format(keep=keep)], capture_output=True, text=True, check=True
+        )
+        told[keep] = [int(number) for number in run.stdout.split()]
+    assert told[True][0] < 0.1 * told[False][0]
+    assert told[True][1] > 3 * told[True][0] / 10

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap.analysis import KeptChunks, analysis_key
 from vidswap.config import (
     CompositeConfig,
     InversionConfig,
@@ -27,6 +26,7 @@ from vidswap.errors import InputError, Interrupted, UsageError
 from vidswap.identities import SourceIdentity, to_image
 from vidswap.inversion import Inverter
 from vidswap.journal import Journal, RunKey
+from vidswap.kept_faces import KeptChunks, analysis_key
 from vidswap.pipeline import Swapper
 from vidswap.provenance import read_mark
 from vidswap.records import Frame, PixelLayout
@@ -192,6 +192,29 @@ def test_an_interrupted_run_refuses_other_settings_and_goes_on_without_inversion
     report = made.swap_video(clip, SOURCE, output)
     assert report.frames == FRAMES
     assert_same_frames(output, whole)
+
+
+def test_what_is_in_front_of_faces_is_kept_too_and_another_mask_finds_what_it_needs(
+    session: Session, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network's map is kept for both settings; the target redrawn only one of them asks always."""
+    network = replace(KEEPING, composite=CompositeConfig())
+    both = replace(KEEPING, composite=CompositeConfig(occlusion_by="both"))
+    swapper(session, network).swap_video(clip, SOURCE, tmp_path / "network.mp4")
+    own = replace(both, runs=replace(both.runs, keep_latents=False))
+    swapper(session, own).swap_video(clip, SOURCE, tmp_path / "both.mp4")
+
+    def never(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("asked although it is kept")
+
+    output = tmp_path / "out.mp4"
+    monkeypatch.setattr("vidswap.witnesses.see_occluders", never)
+    monkeypatch.setattr("vidswap.stages.see_occluders", never)
+    made = swapper(session, both)
+    with pytest.raises(Interrupted, match=f"stopped with {CHUNK} of"):
+        made.swap_video(clip, SOURCE, output, progress=stopping_at(CHUNK + 1))
+    made.swap_video(clip, SOURCE, output)
+    assert_same_frames(output, tmp_path / "both.mp4")
 
 
 def test_a_restart_begins_again_and_a_stop_before_the_first_chunk_leaves_nothing(

@@ -14,7 +14,7 @@ from vidswap.cache import ContentCache
 from vidswap.faces.track import Tracker
 from vidswap.inversion import WarmState
 from vidswap.records import Face
-from vidswap.snapshots import pack, unpack
+from vidswap.snapshots import pack, squeeze, unpack, unsqueeze
 from vidswap.streaming import FixedLag, fixed_lag
 
 CPU = torch.device("cpu")
@@ -47,6 +47,23 @@ def test_arrays_tensors_and_records_come_back_through_a_file(tmp_path) -> None:
     assert found[3][1].encoded is None and math.isnan(found[3][1].psnr) and found[3][0] == 1
     assert found["small"].dtype == np.uint8 and np.array_equal(found["small"], state["small"])
     assert found["shared"] == state["shared"] and found["shared"].dtype == np.float32
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.sampled_from([(), (1,), (3,)]), st.integers(0, 2**32 - 1))
+def test_pictures_of_8_bits_come_back_exactly(height: int, width: int, rest: tuple, seed: int) -> None:
+    picture = np.random.default_rng(seed).integers(0, 256, (height, width, *rest), np.uint8)
+    again = unsqueeze(back(squeeze(picture)))
+    assert again.dtype == np.uint8 and again.shape == picture.shape and np.array_equal(again, picture)
+
+
+def test_smooth_and_empty_pictures_take_little_room() -> None:
+    y, x = np.mgrid[:128, :128]
+    smooth = np.stack([x + y, 2 * x, 200 - y], -1).astype(np.uint8)
+    assert squeeze(smooth)["zlib"].nbytes < smooth.nbytes / 20
+    assert squeeze(np.zeros((192, 192), np.uint8))["zlib"].nbytes < 300
+    short = {**squeeze(smooth), "shape": [128, 129, 3]}
+    with pytest.raises(ValueError, match="expected 49536 samples, got 49152"):
+        unsqueeze(short)
 
 
 def test_a_state_is_what_it_was_when_it_was_taken() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from vidswap import weights
 from vidswap.inversion import Inverter
+from vidswap.memory import keep_large_blocks, share_heaps
 from vidswap.pipeline import Swapper
 from vidswap.settings import load_config
 
@@ -60,6 +61,8 @@ def main() -> None:
     parser.add_argument("--preset", default=None)
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
+    share_heaps()  # as the command does
+    keep_large_blocks()
     config, _ = load_config(preset=options.preset, overrides=options.set)
     home = weights.home()
     with tempfile.TemporaryDirectory() as folder:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from vidswap.compositing.arrays import resize_map
 from vidswap.errors import NoFaceError
 from vidswap.identities import SourceIdentity, source_crop, to_image, to_tensor, visible_face
 from vidswap.inversion import tune_generator
@@ -28,8 +29,10 @@ from vidswap.records import AlignedCrop
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.sources import parse_source
-from vidswap.stages import CropFaces, FaceWork, FindFaces, Selection, see_occluders, uncovered
+from vidswap.stages import CropFaces, FindFaces, Selection
 from vidswap.video import grab_frame, probe
+from vidswap.witnesses import see_occluders, uncovered
+from vidswap.works import SMALL_SIZE, FaceWork
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -73,7 +76,8 @@ def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.
 
 def bare_face(session: Session, crop: AlignedCrop) -> torch.Tensor:
     """Where a crop shows the face itself, ``[1, 1, 128, 128]``, as a run sees it."""
-    face = FaceWork(None, crop.quad_xy, None, crop=crop, visible=visible_face(crop, 128))
+    small = resize_map(crop.image, SMALL_SIZE)
+    face = FaceWork(None, crop.quad_xy, None, crop=crop, small=small, visible=visible_face(crop, 128))
     return uncovered(face, see_occluders(face, session), session.device)
 
 

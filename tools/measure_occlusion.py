@@ -33,17 +33,10 @@ from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
 from vidswap.settings import load_config
-from vidswap.stages import (
-    CropFaces,
-    FaceWork,
-    FindFaces,
-    InvertFaces,
-    PasteFaces,
-    SeeOccluders,
-    Selection,
-    see_occluders,
-)
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
 from vidswap.video import open_frames, read_rgb8
+from vidswap.witnesses import SeeOccluders, see_occluders
+from vidswap.works import FaceWork
 
 OUTLINES = Path(__file__).resolve().parent.parent / "tests" / "golden" / "occluders_woman_hand.json"
 WITNESSES = ("residual", "network", "combined")

@@ -35,8 +35,10 @@ from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.sources import parse_source
-from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, SeeOccluders, Selection, Work
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
 from vidswap.video import grab_frame, open_frames, probe, read_region
+from vidswap.witnesses import SeeOccluders
+from vidswap.works import Work
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 _APART = 0.7

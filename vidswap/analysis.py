@@ -3,106 +3,43 @@
 Between two chunks of frames every stage leaves its state behind. With the states of all stages at a
 border, the frames after it come out bit for bit as in a run that was never stopped.
 
-What does not depend on the source (faces, steadied quads, pivots) is also kept by content, a chunk at
-a time. Another source, strength or mask then starts from there: invert once, swap many.
+What does not depend on the source is also kept by content, a chunk at a time (:mod:`vidswap.kept_faces`).
+Another source, strength or mask then starts from there: invert once, swap many.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from sys import maxsize
 from typing import Any
 
 import numpy as np
 import torch
 
-from vidswap.cache import JSON, ContentCache
 from vidswap.errors import InputError
-from vidswap.likeness import Sought
-from vidswap.records import Frame, Pivot
+from vidswap.kept_faces import KeptChunks, State, entry_of, kept_half, kept_work
+from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.session import Session
 from vidswap.snapshots import pack, unpack
 from vidswap.stages import (
     CropFaces,
-    FaceWork,
     FindFaces,
     FixedLagStage,
     InvertFaces,
     PasteFaces,
-    SeeOccluders,
     Selection,
-    Work,
     smooth_latents,
     smooth_quads,
 )
 from vidswap.streaming import Stage
+from vidswap.witnesses import SeeOccluders
+from vidswap.works import FaceWork, Work
 
-KIND = "target-latents"
-"""Kind of the cache's entries."""
-_VERSION = 3
 _PARTS = frozenset({"session", "config", "options", "finder", "selection"})
 """Fields of stages that are no state."""
-State = dict[str, Any]
-
-
-@dataclass
-class KeptChunks:
-    """Faces and pivots of a clip on disk, by all that they depend on."""
-
-    cache: ContentCache | None
-    """None: nothing is kept or found."""
-    key: dict[str, JSON]
-    device: torch.device
-
-    def get(self, index: int) -> State | None:
-        """Frames and end state of a chunk, or None."""
-        found = None if self.cache is None else self.cache.get(KIND, self._key(index))
-        return None if found is None else unpack(found, self.device)
-
-    def put(self, index: int, frames: list[Any], state: State | None) -> None:
-        if self.cache is not None:
-            self.cache.put(KIND, self._key(index), pack({"frames": frames, "state": state}))
-
-    def forget(self, index: int) -> None:
-        if self.cache is not None:
-            self.cache.path_of(KIND, self._key(index)).unlink(missing_ok=True)
-
-    def at(self, pts: int) -> State | None:
-        """What is kept of the frame shown at ``pts``, or None."""
-        index = 0
-        while (chunk := self.get(index)) is not None:
-            for entry in chunk["frames"]:
-                if entry["pts"] == pts:
-                    return entry
-            index += 1
-        return None
-
-    def _key(self, index: int) -> dict[str, JSON]:
-        return {**self.key, "chunk": index}
-
-
-def analysis_key(session: Session, selection: Selection, **clip: JSON) -> dict[str, JSON]:
-    """All that the faces and pivots of a clip depend on.
-
-    :param clip: content of the target, range, frames a chunk, hashes of the networks.
-    """
-    config = session.config
-    return {
-        "version": _VERSION,
-        "generator": session.generator.identifier,
-        "encoder": session.encoder is not None,
-        "faces": asdict(config.faces),
-        "inversion": asdict(config.inversion),
-        "quads": [config.smooth.lag, config.smooth.quad],
-        "select": selection.wanted,
-        "tracks": sorted(selection.per_track),
-        "reference": None if selection.reference is None else selection.reference.key,
-        "device": session.device.type,
-        "precision": session.precision,
-        **clip,
-    }
 
 
 @dataclass
@@ -123,18 +60,24 @@ class Analysis:
     live_from: int | None = None
     """First frame whose faces are searched and inverted; None while all came from the disk."""
 
+    @classmethod
+    def at_once(
+        cls, session: Session, selection: Selection, given: Callable[[Work], Work] | None = None
+    ) -> Analysis:
+        """Of frames that are not gone on with: nothing is kept of them, and no state at borders."""
+        return cls(session, selection, KeptChunks(None, {}, session.device), maxsize, given=given)
+
     def stages(self) -> list[Stage]:
         """All stages between decoder and encoder."""
         session = self.session
         return [
-            *self.stages_to_pivots(),
-            Stage("see occluders", SeeOccluders(session)),
+            *self.stages_of_target(),
             Stage("generate", _Stated(self, "generate", Regenerate(session))),
             Stage("seat", _Stated(self, "seat", SeatFaces(session.config))),
             Stage("paste", _Stated(self, "paste", PasteFaces(session.config))),
         ]
 
-    def stages_to_pivots(self) -> list[Stage]:
+    def stages_of_target(self) -> list[Stage]:
         """The stages that do not depend on the source."""
         session, smooth = self.session, self.session.config.smooth
         made = [Stage("find faces", _Find(self))]
@@ -146,6 +89,7 @@ class Analysis:
             made.append(Stage("read latents", self.given))
         else:
             made.append(Stage("invert", _Invert(self, InvertFaces(session))))
+        made.append(Stage("see occluders", _See(self, SeeOccluders(session))))
         if self.given is None and smooth.latent > 0 and smooth.lag > 0:
             lagged = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
             made.append(Stage("steady latents", _Lagged(self, "latents", lagged, smooth.lag)))
@@ -177,7 +121,7 @@ class _Find:
 
     def __call__(self, frame: Frame) -> Work:
         run, index = self.run, frame.index
-        if run.live_from is None and index % run.chunk_frames == 0:
+        if run.live_from is None and (index % run.chunk_frames == 0 or not self._frames):
             self._turn_page(index)
         if run.live_from is None:
             return self._replayed(frame)
@@ -263,29 +207,43 @@ class _Lagged:
 
 
 class _Invert:
-    """Processor: inversion of live frames, which are kept for other runs."""
+    """Stage: inversion of live frames."""
 
     def __init__(self, run: Analysis, stage: InvertFaces) -> None:
         self.run, self.stage = run, stage
-        self._page: list[Any] = []
-        self._index = -1
         self._begun = False
 
-    def process(self, work: Work) -> Iterator[Work]:
+    def __call__(self, work: Work) -> Work:
         run, index = self.run, work.frame.index
         if not run.is_live(index):
-            yield work
-            return
+            return work
         if not self._begun:
             self._begun = True
             _restore_stage(self.stage, run.restored("invert"), run.session.device)
         work = _rounded(self.stage(work))
-        self._index = index
-        self._page.append(_entry(work))
         if run.is_border(index):
             run.leave("invert", index, _stage_state(self.stage, work.shot))
-            self._keep(run.borders[index + 1])
-        yield work
+        return work
+
+
+class _See:
+    """Processor: what is in front of the faces. All that is known of live frames by then is kept for other
+    runs."""
+
+    def __init__(self, run: Analysis, stage: SeeOccluders) -> None:
+        self.run, self.stage = run, stage
+        self._page: list[Any] = []
+        self._index = -1
+
+    def process(self, work: Work) -> Iterator[Work]:
+        run, index = self.run, work.frame.index
+        work = self.stage.witnessed(work)
+        if run.is_live(index) and run.kept.cache is not None:
+            self._index = index
+            self._page.append(entry_of(work))
+            if run.is_border(index):
+                self._keep(run.borders[index + 1])
+        yield self.stage.doubted(work)
 
     def flush(self) -> Iterator[Work]:
         if self._page:
@@ -342,43 +300,9 @@ def _restore_stage(stage: Any, state: State | None, device: torch.device) -> Non
 def _rounded(work: Work) -> Work:
     """Pivots in the precision that they are kept in, so that kept and fresh ones are the same."""
     return work.with_faces(
-        replace(face, pivot=replace(face.pivot, latent=_half(face.pivot).astype(np.float32)))
+        replace(face, pivot=replace(face.pivot, latent=kept_half(face.pivot).astype(np.float32)))
         for face in work.faces
     )
-
-
-def _half(pivot: Pivot) -> np.ndarray:
-    return pivot.latent.astype(np.float16)
-
-
-def _entry(work: Work) -> State:
-    """A frame's faces and pivots, as they are kept for other runs."""
-    faces = [
-        {
-            "face": replace(face.face, embedding=None),
-            "quad": face.quad,
-            "pivot": replace(face.pivot, latent=_half(face.pivot)),
-        }
-        for face in work.faces
-    ]
-    return {
-        "index": work.frame.index,
-        "pts": work.frame.pts,
-        "shot": work.shot,
-        "sought": None if work.sought is None else [work.sought.people, work.sought.nearest],
-        "faces": faces,
-    }
-
-
-def kept_work(entry: State, frame: Frame, selection: Selection) -> Work:
-    """A frame with its kept faces and pivots, as they were before smoothing over time."""
-    faces = []
-    for kept in entry["faces"]:
-        source = selection.per_track.get(kept["face"].track_id, selection.source)
-        pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
-        faces.append(FaceWork(kept["face"], kept["quad"], source, pivot=pivot))
-    sought = None if entry["sought"] is None else Sought(*entry["sought"])
-    return Work(frame, entry["shot"], tuple(faces), sought)
 
 
 def _outline(work: Work) -> State:

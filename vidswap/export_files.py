@@ -23,9 +23,9 @@ from vidswap.identities import to_tensor
 from vidswap.parquet_rows import LandmarkRows
 from vidswap.records import FloatArray, Frame, PixelLayout
 from vidswap.session import Session
-from vidswap.stages import FaceWork, Work
 from vidswap.video import VideoInfo, open_writer
 from vidswap.warp import paste_sample
+from vidswap.works import FaceWork, Work
 
 _NAMES = {"int64": "I64", "float32": "F32"}
 _MASK_LAYOUT = PixelLayout("gray", 8, (0, 0), False, False, "pc", "bt709")

@@ -58,15 +58,13 @@ from vidswap.stages import (
     CropFaces,
     FindFaces,
     FixedLagStage,
-    Occlusion,
     Selection,
-    Work,
     smooth_quads,
-    visible_mask,
-    with_witnesses,
 )
 from vidswap.streaming import Stage, run_stages
 from vidswap.video import VideoInfo, check_output, open_frames, probe
+from vidswap.witnesses import Occlusion, visible_mask
+from vidswap.works import Work
 
 __all__ = ["FORMAT_VERSION", "KINDS", "ExportReport", "Latents", "export", "read_latents"]
 
@@ -193,11 +191,9 @@ class _Occluded:
     session: Session
     occluders: dict[int, Occlusion] = field(default_factory=dict)
 
-    @torch.no_grad()
     def __call__(self, work: Work) -> Work:
         made = []
         for face in work.faces:
-            face = with_witnesses(face, self.session)
             solid = visible_mask(face, self.session.config, work.shot, self.occluders)
             made.append(replace(face, solid=solid))
         return work.with_faces(made)
@@ -263,7 +259,7 @@ class _Export:
         """The stages of a swap, up to the last one that is needed."""
         session = self.session
         if self.inverts:
-            stages = run.stages_to_pivots()
+            stages = run.stages_of_target()
             if self.occludes:
                 stages.append(Stage("occlusion", _Occluded(session)))
             return stages

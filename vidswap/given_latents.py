@@ -11,8 +11,8 @@ from vidswap.latent_files import LatentRows
 from vidswap.records import Pivot
 from vidswap.runs import input_key
 from vidswap.session import Session
-from vidswap.stages import Work
 from vidswap.video import VideoInfo
+from vidswap.works import Work
 
 
 class GivenLatents:

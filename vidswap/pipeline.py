@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidswap import __version__
+from vidswap.analysis import Analysis
 from vidswap.cache import digest_of, fsync_folder, temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import Interrupted, OutputError, UsageError
@@ -21,24 +22,13 @@ from vidswap.marks import check_mark, signer_of
 from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
-from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.sources import check_reference
-from vidswap.stages import (
-    CropFaces,
-    FindFaces,
-    FixedLagStage,
-    InvertFaces,
-    PasteFaces,
-    SeeOccluders,
-    Selection,
-    smooth_latents,
-    smooth_quads,
-)
-from vidswap.streaming import Stage, StageRun, run_stages
+from vidswap.stages import Selection
+from vidswap.streaming import StageRun, run_stages
 from vidswap.video import (
     VideoInfo,
     check_output,
@@ -61,35 +51,12 @@ def _quiet(_line: str) -> None:
     return None
 
 
-def build_stages(
-    session: Session, selection: Selection, given: GivenLatents | None = None
-) -> list[Stage]:
-    """The stages between decoder and encoder, in order; ``given`` stands in for inversion."""
-    smooth = session.config.smooth
-    stages = [Stage("find faces", FindFaces(session, session.new_finder(), selection))]
-    if smooth.quad > 0 and smooth.lag > 0:
-        stages.append(Stage("steady quads", FixedLagStage(smooth.lag, smooth_quads(smooth.quad))))
-    stages.append(Stage("crop", CropFaces(session.config.composite)))
-    if given is not None:
-        stages.append(Stage("read latents", given))
-    else:
-        stages.append(Stage("invert", InvertFaces(session)))
-    if given is None and smooth.latent > 0 and smooth.lag > 0:
-        stages.append(Stage("steady latents", FixedLagStage(smooth.lag, smooth_latents(smooth.latent))))
-    stages += [
-        Stage("see occluders", SeeOccluders(session)),
-        Stage("generate", Regenerate(session)),
-        Stage("seat", SeatFaces(session.config)),
-        Stage("paste", PasteFaces(session.config)),
-    ]
-    return stages
-
-
 def swap_frames(
     session: Session, frames: Iterable[Frame], selection: Selection, given: GivenLatents | None = None
 ) -> StageRun:
     """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
-    return run_stages(frames, build_stages(session, selection, given), queue_size=2, source_name="decode")
+    stages = Analysis.at_once(session, selection, given).stages()
+    return run_stages(frames, stages, queue_size=2, source_name="decode")
 
 
 @dataclass

@@ -23,11 +23,12 @@ from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
 from vidswap.identities import to_image
 from vidswap.landmarks import LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE, keypoints_from_mesh
-from vidswap.mixing import Response, refine_source
+from vidswap.mixing import Response, Steering, refine_source
 from vidswap.models import TILES
 from vidswap.records import Face, Swap
 from vidswap.session import Session
-from vidswap.stages import CROP_SIZE, FaceWork, Work, uncovered
+from vidswap.witnesses import CROP_SIZE, uncovered
+from vidswap.works import FaceWork, Work
 
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
@@ -43,6 +44,18 @@ _TURNED = {"yaw": 1.0, "pitch": -0.6}
 """Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
 _COVERED = 0.3
 """Share of a part's landmarks that may be covered."""
+
+
+@dataclass(frozen=True)
+class _Steered:
+    """How one face of a frame is steered; ``[D]`` along the directions."""
+
+    steering: Steering
+    wanted: np.ndarray
+    """Measures of the target."""
+    hidden: np.ndarray | None
+    """Which of them are not to be believed."""
+    steps: np.ndarray
 
 
 @dataclass
@@ -95,33 +108,32 @@ class Regenerate:
             amounts, response = steering.begin(mixed, target, measured)
         self.steered[track] = shot, amounts, response
 
-    def _steering_now(self, face: FaceWork) -> np.ndarray | None:
-        """Steps along the steering's directions for this frame."""
+    def _steering_now(self, face: FaceWork) -> _Steered | None:
+        """How this frame is steered."""
         steering = self.session.steering
         if steering is None:
             return None
         _, amounts, response = self.steered[face.face.track_id]
         hidden = covered_measures(face, steering.names)
-        return self._steering_share * steering.with_quick(amounts, response, face.crop.mesh_xyz, hidden)
+        wanted = steering.measures(face.crop.mesh_xyz, face.crop.iris_xy)
+        steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
+        return _Steered(steering, wanted, hidden, steps)
 
     @property
     def _steering_share(self) -> float:
         return self.config.mix.steering * self.config.mix.strength
 
-    def _steer_on(
-        self, face: FaceWork, drawn: Face | None, size: int, added: np.ndarray | None
-    ) -> None:
+    def _steer_on(self, track: int, drawn: Face | None, size: int, now: _Steered | None) -> None:
         """The drawn face says how the next frame's is steered."""
-        steering, track = self.session.steering, face.face.track_id
-        if steering is None or drawn is None or added is None:
+        if drawn is None or now is None:
             return
+        steering, hidden = now.steering, now.hidden
         iris = None if drawn.iris_xy is None else drawn.iris_xy / size
-        crop, mesh = face.crop, drawn.mesh_xyz / size
-        error = steering.error((crop.mesh_xyz, crop.iris_xy), (mesh, iris))
+        answered = steering.measures(drawn.mesh_xyz / size, iris)
         shot, amounts, response = self.steered[track]
-        hidden = covered_measures(face, steering.names)
-        response = steering.learnt(response, crop.mesh_xyz, mesh, added, hidden)
-        self.steered[track] = shot, steering.follow(amounts, error, hidden), response
+        response = steering.learnt(response, now.wanted, answered, now.steps, hidden)
+        amounts = steering.follow(amounts, steering.error(now.wanted, answered), hidden)
+        self.steered[track] = shot, amounts, response
 
     def _drawn(self, work: Work) -> Work:
         made = []
@@ -129,12 +141,12 @@ class Regenerate:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
             source = self.refined[(face.face.track_id, face.source.label)]
             mixed = self.session.mixer(source, target, self.config.mix.strength)
-            steps = self._steering_now(face)
-            if steps is not None:
-                mixed = self.session.steering.apply(mixed, steps)
+            steered = self._steering_now(face)
+            if steered is not None:
+                mixed = steered.steering.apply(mixed, steered.steps)
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             drawn = self._face_drawn(image, face)
-            self._steer_on(face, drawn, image.shape[0], steps)
+            self._steer_on(face.face.track_id, drawn, image.shape[0], steered)
             swap = Swap(image, face.solid, face.quad, face.face.track_id)
             made.append(replace(face, swap=swap, drawn=drawn))
         return work.with_faces(made)
@@ -216,7 +228,7 @@ class SeatFaces:
         seen = uncovered(face, face.occluded, torch.device("cpu"))[0, 0].numpy()
         placement, state = follow(
             image, None if drawn is None else drawn.mesh_xyz[:, :2] / image.shape[0],
-            face.crop.image, face.crop.mesh_xyz[:, :2], seen, before,
+            face.small, face.crop.mesh_xyz[:, :2], seen, before,
             frames=smooth.motion, shade=smooth.shade,
         )  # fmt: skip
         self.motion[face.face.track_id] = work.shot, state, work.frame.index

@@ -23,21 +23,23 @@ from typing import Any
 import torch
 
 from vidswap import __version__, weights
-from vidswap.analysis import Analysis, KeptChunks, State, analysis_key
+from vidswap.analysis import Analysis
 from vidswap.cache import JSON, ContentCache, content_key, digest_of
 from vidswap.errors import OutputError
 from vidswap.identities import SourceIdentity
 from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_published
+from vidswap.kept_faces import KeptChunks, State, analysis_key
 from vidswap.likeness import Sought
 from vidswap.locking import FileLock, LockTaken
 from vidswap.memory import give_back_free_memory
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
-from vidswap.stages import Selection, Work
+from vidswap.stages import Selection
 from vidswap.streaming import run_stages
 from vidswap.video import PackedWriter, VideoInfo, count_packed, open_frames, open_writer, output_kind
 from vidswap.video.versions import library_versions
+from vidswap.works import Work
 
 Log = Callable[[str], None]
 Tell = Callable[[int], None]

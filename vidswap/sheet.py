@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from vidswap import warp
-from vidswap.analysis import kept_work
 from vidswap.config import RunConfig
 from vidswap.errors import NoFaceError
 from vidswap.identities import prepare_reference, to_image
+from vidswap.kept_faces import kept_work
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
@@ -23,18 +23,10 @@ from vidswap.reports import PreviewReport
 from vidswap.runs import kept_chunks
 from vidswap.session import Session
 from vidswap.sources import check_reference
-from vidswap.stages import (
-    CROP_SIZE,
-    CropFaces,
-    FaceWork,
-    FindFaces,
-    InvertFaces,
-    PasteFaces,
-    SeeOccluders,
-    Selection,
-    Work,
-)
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
 from vidswap.video import check_output, grab_frame, probe, read_region
+from vidswap.witnesses import CROP_SIZE, SeeOccluders
+from vidswap.works import FaceWork, Work
 
 _COLUMNS = ("target", "inversion", "mask", "swap", "result")
 _HEADER = 28

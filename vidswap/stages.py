@@ -1,6 +1,7 @@
 """Stages of a swap: faces -> crops -> inversion -> mixing -> compositing (composer level).
 
-Every stage is an object with its state in the open; what passes between them is a :class:`Work`.
+Every stage is an object with its state in the open; what passes between them is a
+:class:`vidswap.works.Work`. What is in front of a face is asked in :mod:`vidswap.witnesses`.
 """
 
 from __future__ import annotations
@@ -17,75 +18,33 @@ from vidswap.compositing import (
     ColorMatcher,
     ColorState,
     above_beard,
-    combine,
     composite,
-    doubt,
-    face_mask,
     match_detail,
-    residual_occlusion,
-    steady_occlusion,
 )
-from vidswap.compositing.arrays import resize_map, smoothstep
+from vidswap.compositing.arrays import resize_map
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
-from vidswap.identities import SourceIdentity, aligned_crop, to_image, to_tensor, visible_face
+from vidswap.identities import SourceIdentity, aligned_crop, to_tensor, visible_face
 from vidswap.inversion import WarmState
 from vidswap.likeness import Likeness, Reference, Sought
 from vidswap.marks import labelled
-from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
+from vidswap.records import Face, Frame, Swap
 from vidswap.session import Session
 from vidswap.streaming import FixedLag, Window
 from vidswap.video import read_region, read_rgb8, write_region
+from vidswap.witnesses import (
+    CROP_SIZE,
+    Occlusion,
+    draw_mask,
+    see_occluders,
+    uncovered,
+    visible_mask,
+)
+from vidswap.works import SMALL_SIZE, FaceWork, Work
 
-CROP_SIZE = 512
 _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
-_SPECK = 0.002
-"""Share of the face below which what covers it is not worth a second look."""
-_GUESS = 0.25
-"""Probability up to which a pixel is still the face, and as far from 1 from which it is not."""
-
-
-@dataclass(frozen=True)
-class FaceWork:
-    """One face of one frame on its way through the stages."""
-
-    face: Face
-    quad: np.ndarray
-    """``[4, 2]`` display coordinates."""
-    source: SourceIdentity
-    crop: AlignedCrop | None = None
-    solid: np.ndarray | None = None
-    """``[512, 512]`` mask of the regions that are swapped, occluders not yet taken out."""
-    visible: np.ndarray | None = None
-    """``[128, 128]`` where the crop shows the face."""
-    pivot: Pivot | None = None
-    swap: Swap | None = None
-    drawn: Face | None = None
-    """The new face's mesh, in pixels of its picture; None where it is not to be believed."""
-    inversion: np.ndarray | None = None
-    """``[s, s, 3]`` the target as the generator redraws it, small."""
-    occluded: np.ndarray | None = None
-    """``[192, 192]`` what the occlusion network sees in front of the face, less what ``inversion`` explains
-    once there is one; None without the network."""
-    beyond: np.ndarray | None = None
-    """``[128, 128]`` opacity of the new face beyond ``solid``, over the rim of a beard; None without one."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """A frame with its faces."""
-
-    frame: Frame
-    shot: int
-    """Number of the shot (cuts are counted); states start afresh at each."""
-    faces: tuple[FaceWork, ...] = ()
-    sought: Sought | None = None
-    """How the search for the person of a reference goes, up to this frame."""
-
-    def with_faces(self, faces: Iterable[FaceWork]) -> Work:
-        return replace(self, faces=tuple(faces))
 
 
 class Selection:
@@ -302,83 +261,6 @@ def _mates(face: FaceWork, near: Sequence[tuple[int, Work]]) -> list[tuple[int, 
     return sorted(kept, key=lambda pair: pair[0])
 
 
-Occlusion = tuple[int, np.ndarray, np.ndarray]
-"""What is remembered of a track's occluders: its shot, their map, the picture that it belongs to."""
-
-
-@torch.no_grad()
-def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
-    """Map ``[192, 192]`` of what the occlusion network sees in front of the face; it needs the crop alone."""
-    if session.occlusion_net is None:
-        return None
-    seen = session.occlusion_net.occluded(to_tensor(face.crop.image, session.device))
-    # A guess must not leave a ghost of the old face in the new one, nor a veil over a hand.
-    return smoothstep((seen[0, 0].cpu().numpy() - _GUESS) / (1 - 2 * _GUESS))
-
-
-@torch.no_grad()
-def redraw_target(face: FaceWork, session: Session) -> np.ndarray | None:
-    """The target as its pivot gives it, small, where the settings ask what it does not explain, or the
-    network sees something that it may."""
-    options = session.config.composite
-    if not options.occlusion:
-        return None
-    if options.occlusion_by == "network" and session.occlusion_net is not None:
-        if face.occluded is None or not _covers(face):
-            return None
-    code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-    return to_image(session.generator.synthesize(code, size=session.config.inversion.fast_size))
-
-
-def with_witnesses(face: FaceWork, session: Session) -> FaceWork:
-    """The face with all that :func:`visible_mask` asks; kept pivots come without the network's map."""
-    if face.occluded is None:
-        face = replace(face, occluded=see_occluders(face, session))
-    face = replace(face, inversion=redraw_target(face, session))
-    if face.occluded is None or face.inversion is None:
-        return face
-    # Here, not where the mask is cut: the new face's place and the target's beard go by this map too.
-    return replace(face, occluded=doubt(face.occluded, face.crop.image, face.inversion, face.solid))
-
-
-def _covers(face: FaceWork) -> bool:
-    """Whether anything to speak of is in front of the face."""
-    size = face.occluded.shape[0]
-    mask = torch.from_numpy(face.solid)[None, None]
-    inside = torch.nn.functional.interpolate(mask, (size, size), mode="area")[0, 0].numpy()
-    return float((face.occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
-
-
-def visible_mask(
-    face: FaceWork, config: RunConfig, shot: int, memory: dict[int, Occlusion]
-) -> np.ndarray:
-    """The mask of a face, less what is in front of it: what the network sees there, and what the inversion
-    does not explain.
-
-    :param memory: occluders by track, read and brought up to date.
-    """
-    options = config.composite
-    if not options.occlusion or (face.inversion is None and face.occluded is None):
-        return face.solid
-    residual, seen = None, face.occluded
-    if face.inversion is not None and (seen is None or options.occlusion_by != "network"):
-        residual = residual_occlusion(
-            face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz
-        )
-    occlusion = combine(residual, seen)
-    before = memory.get(face.face.track_id)
-    if occlusion is None:
-        return face.solid
-    occlusion, small = steady_occlusion(
-        occlusion, face.crop.image, before[1:] if before and before[0] == shot else None,
-        frames=config.smooth.occlusion,
-    )  # fmt: skip
-    memory[face.face.track_id] = shot, occlusion, small
-    if not occlusion.any():
-        return face.solid
-    return np.minimum(face.solid, draw_mask(face.crop, options, occlusion))
-
-
 @dataclass(frozen=True)
 class CropFaces:
     """Stage: cut the faces out of the frame, and draw the masks of what is swapped."""
@@ -400,32 +282,10 @@ class CropFaces:
                 size=CROP_SIZE, origin_xy=(box[0], box[1]), scale_xy=scale,
             )  # fmt: skip
             solid = draw_mask(crop, self.options)
-            made.append(replace(face, crop=crop, solid=solid, visible=visible_face(crop, 128)))
+            small = resize_map(crop.image, SMALL_SIZE)
+            visible = visible_face(crop, 128)
+            made.append(replace(face, crop=crop, small=small, solid=solid, visible=visible))
         return work.with_faces(made)
-
-
-def draw_mask(
-    crop: AlignedCrop, options: CompositeConfig, occlusion: np.ndarray | None = None
-) -> np.ndarray:
-    """Mask ``[512, 512]`` of the regions that the settings name."""
-    return face_mask(
-        crop.mesh_xyz,
-        CROP_SIZE,
-        regions=options.regions,
-        erode=options.erode,
-        feather=options.feather,
-        inside=crop.inside,
-        occlusion=occlusion,
-    )
-
-
-def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
-    """Where the face itself is seen, ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
-    visible = torch.from_numpy(face.visible)[None, None].to(device)
-    if occluded is None:
-        return visible
-    covers = torch.from_numpy(occluded)[None, None].to(device)
-    return visible * (1 - torch.nn.functional.interpolate(covers, visible.shape[-2:], mode="area"))
 
 
 @dataclass
@@ -449,17 +309,6 @@ class InvertFaces:
             self.states[face.face.track_id] = (work.shot, state)
             made.append(replace(face, pivot=pivot, occluded=occluded))
         return work.with_faces(made)
-
-
-@dataclass(frozen=True)
-class SeeOccluders:
-    """Stage: what the masks ask about occluders. One of its own, since it need not wait for the new face."""
-
-    session: Session
-
-    @torch.no_grad()
-    def __call__(self, work: Work) -> Work:
-        return work.with_faces(with_witnesses(face, self.session) for face in work.faces)
 
 
 @dataclass

@@ -41,10 +41,11 @@ def test_it_follows_slowly_within_limits_and_holds_what_is_hidden(small: Steerin
 def test_the_error_is_zero_on_itself_and_names_what_differs(small: Steering) -> None:
     mesh = canonical_mesh().numpy()
     iris = np.zeros((2, 5, 2), np.float32)
-    assert small.error((mesh, iris), (mesh, iris)).tolist() == [0.0, 0.0, 0.0]
+    still = small.measures(mesh, iris)
+    assert small.error(still, still).tolist() == [0.0, 0.0, 0.0]
     angle = np.deg2rad(12.0)
     turn = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
-    yaw, mouth, gaze = small.error((mesh @ turn.T, None), (mesh, iris))
+    yaw, mouth, gaze = small.error(small.measures(mesh @ turn.T, None), still)
     assert abs(yaw) == pytest.approx(1.2, abs=0.02) and abs(mouth) < 0.05 and gaze == 0.0
 
 
@@ -65,9 +66,10 @@ def test_it_brings_an_edited_face_back(weights_home: Path) -> None:
     amounts, response = steering.begin(leaked, target, measured)
     with torch.no_grad():
         mesh = meshes(generator.synthesize(target, size=128))[0][0].numpy()
-    amounts = steering.with_quick(amounts, response, mesh)
+    seen = steering.measures(mesh, None)
+    amounts = steering.with_quick(amounts, response, seen)
     quiet = np.ones(len(steering.names), bool)
-    assert not steering.with_quick(0 * amounts, response, mesh, quiet).any()
+    assert not steering.with_quick(0 * amounts, response, seen, quiet).any()
     columns, units = list(steering.columns), torch.as_tensor(steering.units)
     wanted = measured(target)
     before = ((measured(leaked) - wanted)[columns] / units).abs().sum()

@@ -24,7 +24,7 @@ import click
 from vidswap import __version__
 from vidswap.cli.logs import LOG, State, one_line
 from vidswap.errors import Interrupted, VidswapError
-from vidswap.memory import share_heaps
+from vidswap.memory import keep_large_blocks, share_heaps
 
 COMMANDS = {
     "swap": ("vidswap.cli.swap:swap_command", "Swap a face through a whole clip."),
@@ -120,6 +120,7 @@ def cli(ctx: click.Context, verbose: bool) -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the ``vidswap`` script: runs a command line and leaves the process."""
     share_heaps()
+    keep_large_blocks()
     sys.exit(run(args))
 
 

@@ -78,26 +78,24 @@ class Steering:
         steps = torch.as_tensor(share * amounts, dtype=code.dtype, device=code.device)
         return code + torch.einsum("d,dsw->sw", steps, self.changes)[None]
 
-    def error(
-        self,
-        wanted: tuple[NDArray[np.floating], NDArray[np.floating] | None],
-        drawn: tuple[NDArray[np.floating], NDArray[np.floating] | None],
-    ) -> Amounts:
-        """How far the drawn face is from the target's, in steps ``[D]``.
+    def error(self, wanted: Amounts, drawn: Amounts) -> Amounts:
+        """How far the drawn face is from the target's, in steps ``[D]``; 0 where nothing is said of it.
 
-        :param wanted: mesh ``[468, 3]`` and irises ``[2, 5, 2]`` of the target's crop. :param drawn: of the
-            drawn face, in the same coordinates. Without irises nothing is said of the gaze (0).
+        :param wanted: :meth:`measures` of the target's crop. :param drawn: of the drawn face.
         """
-        off = self.measures(*wanted) - self.measures(*drawn)
-        if wanted[1] is None or drawn[1] is None:
-            off[[name.startswith("gaze") for name in self.names]] = 0.0
-        return off
+        return np.nan_to_num(wanted - drawn, nan=0.0)
 
     def measures(self, mesh: NDArray[np.floating], iris: NDArray[np.floating] | None) -> Amounts:
-        """The measures of a face in steps ``[D]``; those of the gaze mean nothing without irises."""
+        """The measures of a face in steps ``[D]``; those of the gaze are NaN without irises.
+
+        :param mesh: ``[468, 3]`` in the crop. :param iris: ``[2, 5, 2]`` in the same coordinates.
+        """
         eyes = np.zeros((2, 5, 2)) if iris is None else iris
         points, irises = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in (mesh, eyes))
-        return face_measures(points, irises)[0, list(self.columns)].double().numpy() / self.units
+        found = face_measures(points, irises)[0, list(self.columns)].double().numpy() / self.units
+        if iris is None:
+            found[[name.startswith("gaze") for name in self.names]] = np.nan
+        return found
 
     def follow(self, amounts: Amounts, error: Amounts, hidden: NDArray[np.bool_] | None = None) -> Amounts:
         """The amounts for the next frame.
@@ -134,31 +132,29 @@ class Steering:
         return amounts, response
 
     def with_quick(
-        self, amounts: Amounts, response: Response, mesh: NDArray[np.floating],
-        hidden: NDArray[np.bool_] | None = None,
-    ) -> Amounts:  # fmt: skip
-        """The amounts with those that are foreseen for a target's mesh ``[468, 3]``.
+        self, amounts: Amounts, response: Response, wanted: Amounts, hidden: NDArray[np.bool_] | None = None
+    ) -> Amounts:
+        """The amounts with those that are foreseen for a target's measures ``[D]``.
 
         :param hidden: ``[D]`` what is covered: nothing is added for it.
         """
         out = amounts.copy()
         if self.quick:
-            out[self.quick] = response.amounts(self.measures(mesh, None)[self.quick])
+            out[self.quick] = response.amounts(wanted[self.quick])
             if hidden is not None:
                 out = np.where(hidden, amounts, out)
         return out
 
     def learnt(
-        self, response: Response, wanted: NDArray[np.floating], drawn: NDArray[np.floating],
-        added: Amounts, hidden: NDArray[np.bool_] | None = None,
+        self, response: Response, wanted: Amounts, drawn: Amounts, added: Amounts,
+        hidden: NDArray[np.bool_] | None = None,
     ) -> Response:  # fmt: skip
-        """The response after a frame: meshes ``[468, 3]`` of the target and the drawn face, and the amounts
+        """The response after a frame: measures ``[D]`` of the target and the drawn face, and the amounts
         that the drawing had."""
         if not self.quick:
             return response
-        first, second = (self.measures(mesh, None)[self.quick] for mesh in (wanted, drawn))
         known = None if hidden is None else ~hidden[self.quick]
-        return response.learn(first, second - added[self.quick], known)
+        return response.learn(wanted[self.quick], (drawn - added)[self.quick], known)
 
 
 def _limited(amounts: Amounts) -> Amounts:

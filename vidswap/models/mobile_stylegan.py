@@ -31,9 +31,10 @@ _HEAD_STAGE = {128: 4, 256: 5}
 _HEAD_CHANNELS = {128: 256, 256: 128}
 _SEED = 20240229
 _WINDOW_STAGE = 5
-"""The features before this stage have one pixel a tile."""
+"""The features before this stage have one pixel a tile. It and those after it see only the window, and the
+one before it a little more."""
 _HALO = 2
-"""Tiles around a window that its zero padding spoils: 6 pixels of 512 at most."""
+"""Tiles around a window that its zero padding spoils: 6 pixels of 512 at most, and 2 pixels of 128."""
 
 _RGB_ROWS = 32
 _ONE_PICTURE = threading.Lock()
@@ -60,6 +61,12 @@ def inverse_haar(x: Tensor, style: Tensor | None = None) -> Tensor:
     lh, hl, hh = x[..., count:].reshape(batch, height, width, count, 3).unbind(4)
     plus, minus = low + lh, low - lh
     plus2, minus2 = hl + hh, hl - hh
+    if not torch.is_grad_enabled():
+        image = x.new_empty(batch, height, 2, width, 2, count)
+        for row, (one, two) in enumerate(((plus, plus2), (minus, minus2))):
+            torch.add(one, two, out=image[:, :, row, :, 0])
+            torch.sub(one, two, out=image[:, :, row, :, 1])
+        return image.view(batch, 2 * height, 2 * width, count).permute(0, 3, 1, 2)
     row = (batch, height, 1, 2 * width, count)
     upper = torch.stack((plus + plus2, plus - plus2), dim=3).view(row)
     lower = torch.stack((minus + minus2, minus - minus2), dim=3).view(row)
@@ -219,19 +226,21 @@ class MobileStyleGAN(nn.Module):
     ) -> Tensor:
         """Features after ``stages`` stages, ``[B, C, 4 * 2**stages, ...]``.
 
-        With a window the last stages see only that part (all of them need the first ones whole).
+        With a window the last stages see only that part (all of them need the first ones whole), and what
+        lies at its edges is spoilt by them.
         """
         if w_plus.ndim != 3 or w_plus.shape[1:] != (N_STYLES, W_DIM):
             raise ValueError(f"w_plus: expected [B, {N_STYLES}, {W_DIM}], got {tuple(w_plus.shape)}")
         style = self._style(0, w_plus)
         x = self.const.expand(w_plus.shape[0], -1, -1, -1)
         x = self.convs["0"](x.contiguous(memory_format=torch.channels_last), style)
+        seen: Window | None = None
         for stage in range(stages):
             up = 3 * stage + 1
-            seen = window if stage >= _WINDOW_STAGE else None
-            if window is not None and stage == _WINDOW_STAGE:
-                left, top, right, bottom = window
-                x = x[:, :, top:bottom, left:right]
+            if window is not None and stage in (_WINDOW_STAGE - 1, _WINDOW_STAGE):
+                held = (0, 0, TILES, TILES) if seen is None else seen
+                seen = window if stage == _WINDOW_STAGE else _around(window, 2)
+                x = _cut(x, held, seen)
             x = inverse_haar(x, self._style(up, w_plus))
             for index in (up + 1, up + 2):
                 x = self.convs[str(index)](x, self._style(index, w_plus), seen)
@@ -270,10 +279,7 @@ class MobileStyleGAN(nn.Module):
         left, top, right, bottom = window
         if not (0 <= left < right <= TILES and 0 <= top < bottom <= TILES):
             raise ValueError(f"window: expected left < right and top < bottom in 0..{TILES}, got {window}")
-        wide = (
-            max(left - _HALO, 0), max(top - _HALO, 0),
-            min(right + _HALO, TILES), min(bottom + _HALO, TILES),
-        )  # fmt: skip
+        wide = _around(window)
         image = self._rgb(self.features(w_plus, window=wide), w_plus, size)
         pixels = size // TILES
         x, y = (left - wide[0]) * pixels, (top - wide[1]) * pixels
@@ -288,11 +294,32 @@ class MobileStyleGAN(nn.Module):
         return torch.cat([self._rows_rgb(part, style, size) for part in rows], dim=2)
 
     def _rows_rgb(self, features: Tensor, style: Tensor, size: int) -> Tensor:
-        scaled = _channel_scale(features.float(), style)
-        if size == RESOLUTION:
-            return inverse_haar(self.to_img(scaled))
         # Half the low band is the mean of 2x2 pixels: the three other bands cancel in it.
-        return 0.5 * functional.conv2d(scaled, self.to_img.weight[:3], self.to_img.bias[:3])
+        whole = size == RESOLUTION
+        weight, bias = self.to_img.weight[:, :, 0, 0], self.to_img.bias
+        weight, bias = (weight, bias) if whole else (0.5 * weight[:3], 0.5 * bias[:3])
+        # Scaling the few weights is cheaper than scaling the picture.
+        weight = (weight * style[:, None]).transpose(1, 2)
+        rows = features.permute(0, 2, 3, 1).float()
+        bands = torch.baddbmm(bias[None, None], rows.flatten(1, 2), weight)
+        bands = bands.unflatten(1, rows.shape[1:3]).permute(0, 3, 1, 2)
+        return inverse_haar(bands) if whole else bands
+
+
+def _around(window: Window, step: int = 1) -> Window:
+    """A window with room for what its padding spoils, from and to multiples of ``step`` tiles."""
+    left, top = (max(edge - _HALO, 0) // step * step for edge in window[:2])
+    right, bottom = (min(-(-(edge + _HALO) // step) * step, TILES) for edge in window[2:])
+    return left, top, right, bottom
+
+
+def _cut(x: Tensor, held: Window, wanted: Window) -> Tensor:
+    """Features ``[B, C, h, w]`` of the tiles that are wanted, of those that are held."""
+    tiles = held[2] - held[0]
+    left, top, right, bottom = (
+        (edge - held[axis]) * x.shape[3] // tiles for edge, axis in zip(wanted, (0, 1, 0, 1), strict=True)
+    )
+    return x[:, :, top:bottom, left:right]
 
 
 def _fingerprint(tensors: dict[str, Tensor]) -> str:

@@ -1,0 +1,168 @@
+"""What is in front of a face: the witnesses of it, and the mask that it leaves (composer level).
+
+Two are asked: the occlusion network, which looks at the crop, and the target as its pivot draws it, which
+cannot explain a hand. Neither knows of the source, so both are kept with a clip's pivots, in 8 bits a sample.
+They come in that precision from the start, so that a run that makes them and one that finds them give the
+same frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from vidswap.compositing import combine, doubt, face_mask, residual_occlusion, steady_occlusion
+from vidswap.compositing.arrays import smoothstep
+from vidswap.config import CompositeConfig, RunConfig
+from vidswap.identities import to_image, to_tensor
+from vidswap.records import AlignedCrop
+from vidswap.session import Session
+from vidswap.works import FaceWork, Work
+
+CROP_SIZE = 512
+_SPECK = 0.002
+"""Share of the face below which what covers it is not worth a second look."""
+_GUESS = 0.25
+"""Probability up to which a pixel is still the face, and as far from 1 from which it is not."""
+
+Occlusion = tuple[int, np.ndarray, np.ndarray]
+"""What is remembered of a track's occluders: its shot, their map, the picture that it belongs to."""
+
+
+def in_bytes(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as uint8."""
+    return (values * 255 + 0.5).astype(np.uint8)
+
+
+def from_bytes(kept: np.ndarray) -> np.ndarray:
+    """The float32 values of :func:`in_bytes`, rounded as they were."""
+    return kept.astype(np.float32) / np.float32(255)
+
+
+@torch.no_grad()
+def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
+    """Map ``[192, 192]`` of what the occlusion network sees in front of the face; it needs the crop alone."""
+    if session.occlusion_net is None:
+        return None
+    seen = session.occlusion_net.occluded(to_tensor(face.small, session.device))
+    # A guess must not leave a ghost of the old face in the new one, nor a veil over a hand.
+    return from_bytes(in_bytes(smoothstep((seen[0, 0].cpu().numpy() - _GUESS) / (1 - 2 * _GUESS))))
+
+
+@torch.no_grad()
+def redraw_target(face: FaceWork, session: Session) -> np.ndarray:
+    """The target ``[s, s, 3]`` as its pivot gives it, small."""
+    code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+    drawn = session.generator.synthesize(code, size=session.config.inversion.fast_size)
+    return from_bytes(in_bytes(to_image(drawn)))
+
+
+def asks_redrawn(face: FaceWork, session: Session) -> bool:
+    """Whether the target redrawn is asked: the settings ask it, or the network sees something that it may
+    explain."""
+    options = session.config.composite
+    if not options.occlusion:
+        return False
+    if options.occlusion_by == "network" and session.occlusion_net is not None:
+        return face.occluded is not None and _covers(face)
+    return True
+
+
+def _covers(face: FaceWork) -> bool:
+    """Whether anything to speak of is in front of the face."""
+    size = face.occluded.shape[0]
+    mask = torch.from_numpy(face.solid)[None, None]
+    inside = torch.nn.functional.interpolate(mask, (size, size), mode="area")[0, 0].numpy()
+    return float((face.occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
+
+
+def visible_mask(
+    face: FaceWork, config: RunConfig, shot: int, memory: dict[int, Occlusion]
+) -> np.ndarray:
+    """The mask of a face, less what is in front of it: what the network sees there, and what the inversion
+    does not explain.
+
+    :param memory: occluders by track, read and brought up to date.
+    """
+    options = config.composite
+    if not options.occlusion or (face.inversion is None and face.occluded is None):
+        return face.solid
+    residual, seen = None, face.occluded
+    if face.inversion is not None and (seen is None or options.occlusion_by != "network"):
+        residual = residual_occlusion(
+            face.crop.image, face.inversion, face.solid, mesh_xyz=face.crop.mesh_xyz
+        )
+    occlusion = combine(residual, seen)
+    before = memory.get(face.face.track_id)
+    if occlusion is None:
+        return face.solid
+    occlusion, small = steady_occlusion(
+        occlusion, face.small, before[1:] if before and before[0] == shot else None,
+        frames=config.smooth.occlusion,
+    )  # fmt: skip
+    memory[face.face.track_id] = shot, occlusion, small
+    if not occlusion.any():
+        return face.solid
+    return np.minimum(face.solid, draw_mask(face.crop, options, occlusion))
+
+
+def draw_mask(
+    crop: AlignedCrop, options: CompositeConfig, occlusion: np.ndarray | None = None
+) -> np.ndarray:
+    """Mask ``[512, 512]`` of the regions that the settings name."""
+    return face_mask(
+        crop.mesh_xyz,
+        CROP_SIZE,
+        regions=options.regions,
+        erode=options.erode,
+        feather=options.feather,
+        inside=crop.inside,
+        occlusion=occlusion,
+    )
+
+
+def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
+    """Where the face itself is seen, ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
+    visible = torch.from_numpy(face.visible)[None, None].to(device)
+    if occluded is None:
+        return visible
+    covers = torch.from_numpy(occluded)[None, None].to(device)
+    return visible * (1 - torch.nn.functional.interpolate(covers, visible.shape[-2:], mode="area"))
+
+
+@dataclass(frozen=True)
+class SeeOccluders:
+    """Stage: what the masks ask about occluders. Before the pivots are steadied over time, so that what it
+    makes belongs to the frame alone; and one of its own, since it need not wait for the new face."""
+
+    session: Session
+
+    def __call__(self, work: Work) -> Work:
+        return self.doubted(self.witnessed(work))
+
+    def witnessed(self, work: Work) -> Work:
+        """The faces with what each witness says for itself; what is there already is not made again."""
+        return work.with_faces(self._witnessed(face) for face in work.faces)
+
+    def doubted(self, work: Work) -> Work:
+        """The faces with what the witnesses say together, which the masks of this run decide too."""
+        return work.with_faces(self._doubted(face) for face in work.faces)
+
+    def _witnessed(self, face: FaceWork) -> FaceWork:
+        if face.occluded is None:
+            face = replace(face, occluded=see_occluders(face, self.session))
+        if face.inversion is None and asks_redrawn(face, self.session):
+            face = replace(face, inversion=redraw_target(face, self.session))
+        return face
+
+    def _doubted(self, face: FaceWork) -> FaceWork:
+        if face.inversion is None:
+            return face
+        if not asks_redrawn(face, self.session):  # kept by a run with another mask
+            return replace(face, inversion=None)
+        if face.occluded is None:
+            return face
+        # Here, not where the mask is cut: the new face's place and the target's beard go by this map too.
+        return replace(face, occluded=doubt(face.occluded, face.crop.image, face.inversion, face.solid))

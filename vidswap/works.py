@@ -1,0 +1,58 @@
+"""What passes between the stages of a swap: a frame with its faces (composer level)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vidswap.identities import SourceIdentity
+from vidswap.likeness import Sought
+from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
+
+SMALL_SIZE = 192
+"""Side of a face's small picture: what motion and occluders are read from."""
+
+
+@dataclass(frozen=True)
+class FaceWork:
+    """One face of one frame on its way through the stages."""
+
+    face: Face
+    quad: np.ndarray
+    """``[4, 2]`` display coordinates."""
+    source: SourceIdentity
+    crop: AlignedCrop | None = None
+    small: np.ndarray | None = None
+    """``[192, 192, 3]`` the crop's picture, small."""
+    solid: np.ndarray | None = None
+    """``[512, 512]`` mask of the regions that are swapped, occluders not yet taken out."""
+    visible: np.ndarray | None = None
+    """``[128, 128]`` where the crop shows the face."""
+    pivot: Pivot | None = None
+    swap: Swap | None = None
+    drawn: Face | None = None
+    """The new face's mesh, in pixels of its picture; None where it is not to be believed."""
+    inversion: np.ndarray | None = None
+    """``[s, s, 3]`` the target as the generator redraws it, small."""
+    occluded: np.ndarray | None = None
+    """``[192, 192]`` what the occlusion network sees in front of the face, from the stage "see occluders" on
+    less what ``inversion`` explains; None without the network."""
+    beyond: np.ndarray | None = None
+    """``[128, 128]`` opacity of the new face beyond ``solid``, over the rim of a beard; None without one."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A frame with its faces."""
+
+    frame: Frame
+    shot: int
+    """Number of the shot (cuts are counted); states start afresh at each."""
+    faces: tuple[FaceWork, ...] = ()
+    sought: Sought | None = None
+    """How the search for the person of a reference goes, up to this frame."""
+
+    def with_faces(self, faces: Iterable[FaceWork]) -> Work:
+        return replace(self, faces=tuple(faces))
