@@ -89,6 +89,9 @@ class MixConfig:
     the source as its inversion gives it."""
     refine_full_steps: int = 12
     """Further ones by pictures of half the generator's size, which cost ten times as much."""
+    calm: float = 1.0
+    """How much of the smile and the open mouth of the source's photo is taken out before it is refined, from
+    0 (nothing) to 1."""
     steering: float = 1.0
     """How much of the source's pose and expression that leaks in is taken out along latent directions, from
     0 (nothing) to 1."""

@@ -76,3 +76,20 @@ def test_it_brings_an_edited_face_back(weights_home: Path) -> None:
     after = ((measured(steering.apply(leaked, amounts)) - wanted)[columns] / units).abs().sum()
     assert before > 0.5
     assert after < 0.55 * before
+
+
+def test_calming_takes_a_smile_out_and_adds_none() -> None:
+    steering = Steering(torch.eye(3, 8)[:, None].repeat(1, 2, 1), np.array([0.1, 0.1, 10.0]), (2, 3, 0))
+    assert steering.names[:2] == ("mouth", "smile")
+
+    def measured(code: torch.Tensor) -> torch.Tensor:
+        found = torch.zeros(8)
+        found[[2, 3, 0]] = code[0, 0, :3] * torch.tensor([0.1, 0.1, 10.0])
+        return found
+
+    rest = torch.zeros(1, 2, 8)
+    smiling = torch.tensor([0.8, 1.5, 1.0, 0, 0, 0, 0, 0]).expand(1, 2, 8)
+    amounts = steering.calming(smiling, rest, measured)
+    assert np.allclose(amounts, [-0.8, -1.5, 0.0], atol=0.03)
+    assert not steering.calming(-smiling, rest, measured).any()
+    assert steering.calming(4 * smiling, rest, measured).min() == -2.0

@@ -34,6 +34,9 @@ _FASTEST = 0.08
 _BEGIN_GAIN, _BEGIN_ROUNDS = 0.6, 4
 
 
+_CALMED = frozenset({"mouth", "smile"})
+"""Measures that are brought to rest in a source. How far eyes open is in part the person's own."""
+_CALM_ROUNDS, _MOST_CALMING = 5, 2.0
 _OF_THE_PERSON = frozenset({"brow"})
 """Measures that differ from person to person more than within one. Steered, the height of the brows took all
 of :data:`_LIMIT`, and its direction puts glasses on some faces."""
@@ -130,6 +133,26 @@ class Steering:
         if self.quick:
             response = response.learn(wanted[self.quick], answered[self.quick])
         return amounts, response
+
+    @torch.no_grad()
+    def calming(self, code: Tensor, rest: Tensor, measured: Callable[[Tensor], Tensor]) -> Amounts:
+        """Steps that take the smile and the open mouth of a source's photo out of its code.
+
+        :param code: ``[1, n_styles, 512]``. :param rest: likewise, of a face at rest, such as the mean face.
+        :param measured: a code to its ``[8]`` measures.
+        """
+        amounts = self.rest()
+        if not _CALMED <= set(self.names):
+            return amounts
+        columns = list(self.columns)
+        own = [index for index, name in enumerate(self.names) if name in _CALMED]
+        # A mouth that is narrower or more closed than the mean one is left as it is.
+        wanted = torch.minimum(measured(rest), measured(code))[columns].double().cpu().numpy()
+        for _ in range(_CALM_ROUNDS):
+            found = measured(self.apply(code, amounts))[columns].double().cpu().numpy()
+            steps = _BEGIN_GAIN * (wanted - found) / self.units
+            amounts[own] = np.clip(amounts + steps, -_MOST_CALMING, _MOST_CALMING)[own]
+        return amounts
 
     def with_quick(
         self, amounts: Amounts, response: Response, wanted: Amounts, hidden: NDArray[np.bool_] | None = None
