@@ -36,7 +36,9 @@ _BEGIN_GAIN, _BEGIN_ROUNDS = 0.6, 4
 
 _CALMED = frozenset({"mouth", "smile"})
 """Measures that are brought to rest in a source. How far eyes open is in part the person's own."""
-_CALM_ROUNDS, _MOST_CALMING = 5, 2.0
+_CALM_ROUNDS, _MOST_CALMING = 5, 0.6
+"""Steps of each at most. A broad smile taken out whole leaves its folds behind: on one photo the identity
+went from 0.27 to 0.43 with 2 steps, 0.37 with 1, 0.32 with 0.6."""
 _OF_THE_PERSON = frozenset({"brow"})
 """Measures that differ from person to person more than within one. Steered, the height of the brows took all
 of :data:`_LIMIT`, and its direction puts glasses on some faces."""
