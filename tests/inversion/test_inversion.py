@@ -44,6 +44,20 @@ def test_a_fit_comes_closer_and_gives_its_best(networks) -> None:
     assert face_psnr(picture(generator, result.w_plus), target) == pytest.approx(result.psnr, abs=0.05)
 
 
+def test_a_fit_by_the_256_px_path_takes_a_smaller_mask(networks) -> None:
+    generator, identity = networks
+    with torch.no_grad():
+        image = generator.synthesize(code(generator, 1), size=512)
+    config = replace(CONFIG, fast_size=256)
+    start = generator.w_avg.expand(1, generator.n_styles, -1)
+    face = torch.ones(1, 1, 128, 128)
+    begun, fitted = (
+        fit_pivot(generator, identity, image, start, config=config, steps=steps, face=face)
+        for steps in (1, 8)
+    )
+    assert fitted.psnr > begun.psnr + 1
+
+
 def test_a_fit_never_leaves_a_perfect_start(networks) -> None:
     generator, identity = networks
     w_plus = code(generator, 2)
@@ -176,5 +190,5 @@ def test_styles_that_the_cheap_path_hardly_feels_stay_where_they_are(networks) -
     for share in (0.04, 0.08, 0.12, 0.16):
         _, state = inverter.step(picture(generator, torch.lerp(first, last, share)), state)
     moved = (state.code - begun)[0].square().mean(1).sqrt()
-    assert float(moved[17:].mean()) < 0.5 * float(moved[3:12].mean())
+    assert float(moved[17:].mean()) < 0.7 * float(moved[3:12].mean())
     assert float(moved[3:12].mean()) > 0

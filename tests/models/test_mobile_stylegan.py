@@ -12,6 +12,7 @@ from vidswap import weights
 from vidswap.errors import WeightsError
 from vidswap.models import load_generator
 from vidswap.models.mobile_stylegan import MobileStyleGAN, inverse_haar
+from vidswap.training.heads import evaluate_heads
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,13 @@ def test_inverse_haar_equals_its_slow_twin() -> None:
     made = inverse_haar(x)
     for image, wanted in zip(made, x, strict=True):
         np.testing.assert_allclose(image.numpy(), reference_inverse_haar(wanted.numpy()), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_heads_show_what_the_full_picture_shows(generator: MobileStyleGAN) -> None:
+    figures = evaluate_heads(generator, generator.heads, count=3)
+    assert set(figures) == {128, 256}
+    assert min(figures.values()) > 33
 
 
 def test_inverse_haar_keeps_energy() -> None:

@@ -51,9 +51,12 @@ class RgbHead(nn.Module):
 
 
 def area_downsample(images: Tensor, size: int) -> Tensor:
-    """Area-downsample square images ``[B, 3, S, S]`` to ``size`` (S a multiple of it)."""
+    """Area-downsample square images ``[B, C, S, S]`` to ``size`` (S a multiple of it); smaller ones, such as
+    masks, are enlarged linearly."""
     if images.shape[-1] == size:
         return images
+    if images.shape[-1] < size:
+        return functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
     return functional.avg_pool2d(images, images.shape[-1] // size)
 
 
