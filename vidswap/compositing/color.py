@@ -173,7 +173,8 @@ class ColorMatcher:
         swap, goal = resize(to_tensor(image), size), resize(to_tensor(target), size)
         swap_lab = _lab(swap).reshape(-1, 3)
         goal_lab = _lab(goal).reshape(-1, 3)
-        weight = resize_map(mask, size).reshape(-1) * _exposure(goal_lab) * _exposure(swap_lab)
+        inside = resize_map(mask, size).reshape(-1)
+        weight = inside * _exposure(goal_lab) * _exposure(swap_lab)
         if float(weight.sum()) < _MIN_SAMPLES * (size / _ANALYSIS_SIZE) ** 2:
             return None
         weight = _agreeing(swap_lab, goal_lab, weight)
@@ -183,12 +184,12 @@ class ColorMatcher:
         # The floor keeps two flat pictures from being divided by their noise.
         gain = np.clip((goal_spread + 1.5) / (swap_spread + 1.5), *_GAIN_LIMIT)
         warmth = _fine_warmth(target, mask)
-        redness = max(_reddest(goal_lab, resize_map(mask, size)), float(center[1] + shift[1]) + _LIPS)
+        redness = max(_reddest(goal_lab, inside), float(center[1] + shift[1]) + _LIPS)
         state = ColorState(center, shift, gain.astype(np.float32), None, warmth, redness, 1)
         if self.method == "lab":
             return state
         matched = _apply_table(swap, _lab_table(state, 1.0))
-        votes = resize_map(mask, size).reshape(-1) * _exposure(goal_lab) * _not_black(swap_lab)
+        votes = inside * _exposure(goal_lab) * _not_black(swap_lab)
         field = _light_field(matched, goal, _on_skin(swap_lab, goal_lab, votes).reshape(size, size))
         return replace(state, log_field=field)
 
@@ -235,7 +236,7 @@ def _not_black(lab: FloatArray) -> FloatArray:
 
 def _reddest(lab: FloatArray, mask: FloatArray) -> float:
     """a* of the lips, as far as they are seen: of the reddest hundredth of the face."""
-    seen = lab[mask.reshape(-1) > 0.5, 1]
+    seen = lab[mask > 0.5, 1]
     return float(np.quantile(seen, 0.99)) if seen.size else -np.inf
 
 
@@ -260,15 +261,8 @@ def _agreeing(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) ->
     # Floors in L*, a*, b*: variation below them is ordinary skin.
     for lab, floor in ((swap, 6.0), (goal, 6.0), (goal - swap, 4.0)):
         for channel in range(3):
-            median, spread = _median_mad(lab[:, channel], votes)
-            scale = 2.5 * max(spread, floor)
-            left *= np.maximum(0.0, 1.0 - ((lab[:, channel] - median) / scale) ** 2)
-    # Two faces with nothing in common (a mask drawn wrong): better all votes than none.
-    if not float(left.sum()) > 0.1 * float(votes.sum()):
-        return weight
-    kept = np.zeros_like(weight)
-    kept[heard] = left
-    return kept
+            left *= _trust(lab[:, channel], votes, floor)
+    return _kept_votes(weight, heard, left)
 
 
 def _on_skin(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> FloatArray:
@@ -280,18 +274,28 @@ def _on_skin(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> 
     heard = weight > 0
     votes, swap, goal = weight[heard], swap_lab[heard], goal_lab[heard]
     left = votes.copy()
-
-    def doubt(values: FloatArray, floor: float, side: int) -> FloatArray:
-        """:param side: 0 doubts both sides of the median, 1 what lies above it, -1 what lies below."""
-        median, spread = _median_mad(values, votes)
-        away = (values - median) / (2.5 * max(spread, floor))
-        return np.maximum(0.0, 1.0 - (away if side == 0 else np.maximum(side * away, 0.0)) ** 2)
-
     for channel, floor in enumerate((6.0, _SKIN_CHROMA, _SKIN_CHROMA)):
-        left *= doubt(goal[:, channel], floor, 0)
+        left *= _trust(goal[:, channel], votes, floor)
     # Brows, eyes and nostrils are darker than skin, lips redder.
-    left *= doubt(swap[:, 0], 6.0, -1) * doubt(swap[:, 0] - goal[:, 0], 4.0, -1) * doubt(swap[:, 1], 6.0, 1)
-    if not float(left.sum()) > 0.1 * float(votes.sum()):
+    darker = _trust(swap[:, 0], votes, 6.0, -1) * _trust(swap[:, 0] - goal[:, 0], votes, 4.0, -1)
+    left *= darker * _trust(swap[:, 1], votes, 6.0, 1)
+    return _kept_votes(weight, heard, left)
+
+
+def _trust(values: FloatArray, votes: FloatArray, floor: float, side: int = 0) -> FloatArray:
+    """1 at the median of ``values`` and 0 far from it, in units of their spread, which is ``floor`` at least.
+
+    :param side: 0 doubts both sides of the median, 1 what lies above it, -1 what lies below.
+    """
+    median, spread = _median_mad(values, votes)
+    away = (values - median) / (2.5 * max(spread, floor))
+    return np.maximum(0.0, 1.0 - (away if side == 0 else np.maximum(side * away, 0.0)) ** 2)
+
+
+def _kept_votes(weight: FloatArray, heard: np.ndarray, left: FloatArray) -> FloatArray:
+    """Weights ``[n]`` of which those that are heard have ``left``."""
+    # Two faces with nothing in common (a mask drawn wrong): better all votes than none.
+    if not float(left.sum()) > 0.1 * float(weight[heard].sum()):
         return weight
     kept = np.zeros_like(weight)
     kept[heard] = left
