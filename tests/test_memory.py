@@ -11,14 +11,19 @@ import pytest
 from vidswap.memory import give_back_free_memory
 
 
+def told(code: str) -> str:
+    """What some code prints in a process of its own."""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout
+
+
 def test_the_peak_holds_what_was_used() -> None:
     # In a process of its own: this one may have used any amount before.
     code = (
         "from vidswap.memory import peak_memory_mb; before = peak_memory_mb(); block = bytearray(200 << 20);"
         "print(before, peak_memory_mb())"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    before, after = map(float, said.split())
+    before, after = map(float, told(code).split())
     assert 5 < before < 150
     assert 190 < after - before < 215
 
@@ -57,10 +62,7 @@ def test_threads_share_one_heap() -> None:
 
     def heaps(share: bool) -> int:
         """A heap of a thread shows as a mapping whose rest is reserved."""
-        told = subprocess.run(
-            [sys.executable, "-c", code.format(share=share)], capture_output=True, text=True, check=True
-        )
-        return int(told.stdout)
+        return int(told(code.format(share=share)))
 
     assert heaps(True) < heaps(False)
 
@@ -79,11 +81,6 @@ def test_pictures_find_the_pages_of_those_before_them() -> None:
         "again = faults() - before; give_back_free_memory(); before = faults(); draw()\n"
         "print(again, faults() - before)\n"
     )
-    told = {}
-    for keep in (False, True):
-        run = subprocess.run(
-            [sys.executable, "-c", code.format(keep=keep)], capture_output=True, text=True, check=True
-        )
-        told[keep] = [int(number) for number in run.stdout.split()]
-    assert told[True][0] < 0.1 * told[False][0]
-    assert told[True][1] > 3 * told[True][0] / 10
+    faults = {keep: [int(n) for n in told(code.format(keep=keep)).split()] for keep in (False, True)}
+    assert faults[True][0] < 0.1 * faults[False][0]
+    assert faults[True][1] > 3 * faults[True][0] / 10

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure_swaps import METHODS, Judge, print_table, save_sheet, variant
+from measure_swaps import METHODS, Judge, report, variant
 
 from vidswap.identities import SourceIdentity, to_image
 from vidswap.models.judge_tfjs import RECIPES
@@ -76,9 +76,7 @@ def main() -> None:
             pictures.append(made)
         rows.append(np.concatenate(pictures, axis=1)[::2, ::2])
     print(f"{options.pairs} pairs, {options.gallery} other people")
-    print_table(totals)
-    if options.sheet:
-        save_sheet(rows, options.sheet)
+    report(totals, rows, options.sheet)
 
 
 if __name__ == "__main__":

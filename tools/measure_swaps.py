@@ -159,18 +159,16 @@ def swapped(session: Session, work: Work, source: SourceIdentity) -> np.ndarray:
     return image
 
 
-def print_table(totals: dict[str, list[dict]]) -> None:
-    """Means of each method's measures, in Markdown."""
+def report(totals: dict[str, list[dict]], rows: list[np.ndarray], sheet: Path | None) -> None:
+    """Print the means of each method's measures, in Markdown, and save rows of pictures ``[h, w, 3]`` in
+    [0, 1], one under the other, where a sheet is asked for."""
     keys = list(totals["no swap"][0])
     print("| method | " + " | ".join(keys) + " |\n|---" + "|---" * len(keys) + "|")
     for name, found in totals.items():
         print(f"| {name} | " + " | ".join(f"{np.mean([r[k] for r in found]):.3f}" for k in keys) + " |")
-
-
-def save_sheet(rows: list[np.ndarray], path: Path) -> None:
-    """Rows of pictures ``[h, w, 3]`` in [0, 1], one under the other."""
-    sheet = np.concatenate(rows, axis=0)
-    Image.fromarray((sheet.clip(0, 1) * 255 + 0.5).astype(np.uint8)).save(path)
+    if sheet:
+        pixels = (np.concatenate(rows, axis=0).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+        Image.fromarray(pixels).save(sheet)
 
 
 def main() -> None:
@@ -219,9 +217,7 @@ def main() -> None:
             totals[name].append(judge(source, photo, target, pictures[-1]))
         rows.append(np.concatenate(pictures, axis=1))
     print(f"{len(pairs)} pairs, {options.distractors} distractors")
-    print_table(totals)
-    if options.sheet:
-        save_sheet(rows, options.sheet)
+    report(totals, rows, options.sheet)
 
 
 if __name__ == "__main__":
