@@ -23,6 +23,7 @@ LEAVES = {
     "streaming",
     "landmarks",
     "locking",
+    "machine",
     "warp",
     "cache",
     "__version__",

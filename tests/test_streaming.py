@@ -152,6 +152,50 @@ def test_stages_overlap_and_figures_say_who_is_slow():
     assert stats["fast"].busy_seconds < 0.1
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_so_many_stages_work_at_once_and_the_last_ones_go_first(at_once):
+    lock, working, most, begun = threading.Lock(), set(), [], []
+
+    def work(name):
+        def call(item):
+            with lock:
+                working.add(name)
+                most.append(len(working))
+                begun.append((name, item))
+            time.sleep(0.003)
+            with lock:
+                working.discard(name)
+            return item
+
+        return call
+
+    class Held:
+        """Makes its results only when they are asked for."""
+
+        def process(self, item):
+            return map(work("c"), [item])
+
+        def flush(self):
+            return map(work("c"), ["end"])
+
+    stages = [Stage("a", work("a")), Stage("b", work("b")), Stage("c", Held()), Stage("d", work("d"))]
+    run = run_stages(range(12), stages, at_once=at_once)
+    assert list(run) == [*range(12), "end"]
+    assert max(most) == at_once
+    if at_once == 1:  # an item that could be ended is not kept waiting for a new one
+        order = {event: place for place, event in enumerate(begun)}
+        assert all(order["d", item] < order["a", item + 3] for item in range(9))
+        assert sum(stage.queued_seconds for stage in run.stats) > 0.01
+    assert not our_threads()
+
+
+def test_a_run_whose_stages_wait_for_their_turn_can_be_left():
+    stages = [Stage(str(n), lambda x: time.sleep(0.01) or x) for n in range(4)]
+    with run_stages(iter(int, 1), stages, at_once=1) as run:
+        next(run)
+    assert not our_threads()
+
+
 @pytest.mark.parametrize("queue_size", [1, 2, 4])
 def test_items_in_flight_are_bounded(queue_size):
     source = ClosingSource(None)
@@ -202,6 +246,8 @@ def test_context_manager_source_is_entered_and_left_on_its_thread():
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="queue_size: expected at least 1, got 0"):
         run_stages([], [], queue_size=0)
+    with pytest.raises(ValueError, match="at_once: expected at least 1, got 0"):
+        run_stages([], [], at_once=0)
     with pytest.raises(ValueError, match="different names"):
         run_stages([], [Stage("a", str), Stage("a", str)])
     with pytest.raises(TypeError, match="stage 'a': expected a function"):

@@ -14,6 +14,7 @@ from typing import Any
 from vidswap import __version__, weights
 from vidswap.config import RunConfig
 from vidswap.errors import UsageError, VidswapError, WeightsError
+from vidswap.machine import usable_cores
 
 PACKAGES = (
     "torch",
@@ -62,7 +63,7 @@ def collect(config: RunConfig) -> dict[str, Any]:
         "vidswap": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": _cores()},
+        "cpu": {"model": _cpu_model(), "cores": usable_cores()},
         "memory_mb": _memory_mb(),
         "packages": _packages(problems),
         "ffmpeg": ffmpeg,
@@ -222,13 +223,6 @@ def _would_use(config: RunConfig, problems: list[dict[str, Any]]) -> dict[str, s
         "mixer": mixer,
         "video encoder": config.video.codec,
     }
-
-
-def _cores() -> int:
-    """Cores that this process may use, which containers make fewer."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

@@ -49,6 +49,7 @@ from vidswap.errors import OutputError, UsageError
 from vidswap.export_files import ExportFiles, NewFolder, all_files
 from vidswap.identities import SourceIdentity
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
+from vidswap.machine import usable_cores
 from vidswap.parquet_rows import require_pyarrow
 from vidswap.reports import Progress
 from vidswap.runs import input_key, kept_chunks
@@ -233,7 +234,11 @@ class _Export:
             kept = kept_chunks(session, self.info, selection, (start, end), keep=self.inverts)
             run = Analysis(session, selection, kept, session.config.runs.chunk_frames)
             stages = self._stages(run)
-            works = stack.enter_context(run_stages(reader, stages, queue_size=2, source_name="decode"))
+            works = stack.enter_context(
+                run_stages(
+                    reader, stages, queue_size=2, source_name="decode", at_once=usable_cores()
+                )
+            )
             for work in works:
                 self._count(work)
                 files.append(work)

@@ -18,6 +18,7 @@ from vidswap.errors import Interrupted, OutputError, UsageError
 from vidswap.given_latents import GivenLatents
 from vidswap.identities import SourceIdentity, prepare_reference, prepare_source
 from vidswap.keyframes import tuned_for
+from vidswap.machine import usable_cores
 from vidswap.marks import check_mark, signer_of
 from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
@@ -56,7 +57,7 @@ def swap_frames(
 ) -> StageRun:
     """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
     stages = Analysis.at_once(session, selection, given).stages()
-    return run_stages(frames, stages, queue_size=2, source_name="decode")
+    return run_stages(frames, stages, queue_size=2, source_name="decode", at_once=usable_cores())
 
 
 @dataclass

@@ -31,6 +31,7 @@ from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_
 from vidswap.kept_faces import KeptChunks, State, analysis_key
 from vidswap.likeness import Sought
 from vidswap.locking import FileLock, LockTaken
+from vidswap.machine import usable_cores
 from vidswap.memory import give_back_free_memory
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -144,7 +145,8 @@ class ChunkedRun:
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
             # Finished frames are decoded and dropped: seeking would be quicker, but not exact.
             run_stages(
-                islice(frames, self.frames_done, None), run.stages(), queue_size=2, source_name="decode"
+                islice(frames, self.frames_done, None), run.stages(),
+                queue_size=2, source_name="decode", at_once=usable_cores(),
             ) as results,
         ):
             with _Piece(self, run, figures) as piece:

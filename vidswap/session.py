@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +12,8 @@ from vidswap.cache import ContentCache
 from vidswap.config import RunConfig
 from vidswap.errors import UsageError
 from vidswap.faces import FaceFinder, FaceMesher, Tracker, make_detector
-from vidswap.inversion import Inverter
+from vidswap.inversion import Curvature, Inverter
+from vidswap.machine import usable_cores
 from vidswap.mixing import Mixer, Steering, make_mixer
 from vidswap.mixing.directions import load_directions
 from vidswap.models import Generator, load_generator
@@ -35,13 +35,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for it; without them bfloat16 is slower than float32."""
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -58,7 +51,7 @@ class Session:
     def device(self) -> torch.device:
         # Half the cores: inversion and drawing run side by side, each on a thread of its own, and two
         # networks that share all cores wait for each other's threads more than they gain.
-        threads = self.config.threads or max(1, min(8, _cores() // 2))
+        threads = self.config.threads or max(1, min(8, usable_cores() // 2))
         torch.set_num_threads(threads)
         return choose_device(self.config.device)
 
@@ -122,7 +115,17 @@ class Session:
 
     @cached_property
     def inverter(self) -> Inverter:
-        return Inverter(self.generator, self.identity, self.config.inversion, self.encoder)
+        return Inverter(
+            self.generator, self.identity, self.config.inversion, self.encoder, self.curvature
+        )
+
+    @cached_property
+    def curvature(self) -> Curvature | None:
+        """What scales the steps of inversions; None where it was not measured on this generator."""
+        if not weights.available("fit-curvature"):
+            return None
+        found = Curvature.load(weights.locate("fit-curvature"), self.generator.w_avg.device)
+        return found if found.generator == self.generator.identifier else None
 
     @cached_property
     def cache(self) -> ContentCache:
@@ -149,7 +152,7 @@ class Session:
     def with_generator(self, generator: Generator) -> Session:
         """The same session with another generator (a tuned one, in float32); all else is shared."""
         other = Session(self.config)
-        shared = ("device", "identity", "encoder", "mixer", "cache", "occlusion_net", "steering")
+        shared = ("device", "identity", "encoder", "curvature", "mixer", "cache", "occlusion_net", "steering")
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["full_generator"] = generator
         return other

@@ -3,7 +3,9 @@
 It knows nothing of faces or video. :func:`run_stages` puts the source and every stage on a
 thread of its own, joined by short bounded queues, so decoding, networks and encoding overlap
 while at most ``(queue_size + 1) * (len(stages) + 1)`` items are alive. The caller iterates the
-results in its own thread.
+results in its own thread. When more stages could work than there are cores, the last ones go first:
+that ends items that are alive before it begins new ones, and few stages hold pictures of their own at
+the same moment.
 
 Whatever ends a run early (an error in the source or in a stage, the caller leaving its loop,
 Ctrl-C) wakes every thread at once, waits for the items that are being worked on, closes the
@@ -20,7 +22,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -72,6 +74,8 @@ class StageStats:
     """Waiting for something to do: the stages before are slower."""
     blocked_seconds: float
     """Waiting for room in the next queue: the stages after are slower."""
+    queued_seconds: float
+    """Waiting for its turn: as many stages as may were working."""
 
 
 class _Stopped(Exception):
@@ -126,6 +130,40 @@ class _Channel:
             self._changed.notify_all()
 
 
+class _Turns:
+    """Lets so many stages work at once, of those that could the last ones."""
+
+    def __init__(self, at_once: int) -> None:
+        self._free = at_once
+        self._waiting: list[int] = []
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    @contextmanager
+    def turn(self, rank: int) -> Iterator[None]:
+        """:param rank: the stage's place in the run."""
+        with self._changed:
+            self._waiting.append(rank)
+            while not self._stopped and (self._free < 1 or rank < max(self._waiting)):
+                self._changed.wait()
+            self._waiting.remove(rank)
+            if self._stopped:
+                raise _Stopped
+            self._free -= 1
+            self._changed.notify_all()  # there may be room for the next rank as well
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+
 class _Meter:
     """Counters of one stage; written by its thread alone, read by any."""
 
@@ -136,6 +174,7 @@ class _Meter:
         self.busy_seconds = 0.0
         self.starved_seconds = 0.0
         self.blocked_seconds = 0.0
+        self.queued_seconds = 0.0
 
     def snapshot(self) -> StageStats:
         return StageStats(
@@ -145,14 +184,16 @@ class _Meter:
             self.busy_seconds,
             self.starved_seconds,
             self.blocked_seconds,
+            self.queued_seconds,
         )
 
 
 class _Core:
     """What the threads share. They never see the run object, so it can be collected."""
 
-    def __init__(self, channel_count: int, queue_size: int) -> None:
+    def __init__(self, channel_count: int, queue_size: int, at_once: int) -> None:
         self.channels = [_Channel(queue_size) for _ in range(channel_count)]
+        self.turns = _Turns(at_once)
         self.threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -171,6 +212,7 @@ class _Core:
     def stop(self) -> None:
         with self._lock:
             self._stopping = True
+        self.turns.stop()
         for channel in self.channels:
             channel.stop()
 
@@ -197,15 +239,20 @@ class StageRun(Iterator[T]):
     """
 
     def __init__(
-        self, source: Iterable[Any], stages: Sequence[Stage], queue_size: int, source_name: str
+        self,
+        source: Iterable[Any],
+        stages: Sequence[Stage],
+        queue_size: int,
+        source_name: str,
+        at_once: int | None = None,
     ) -> None:
-        core = _Core(len(stages) + 1, queue_size)
+        core = _Core(len(stages) + 1, queue_size, len(stages) if at_once is None else at_once)
         self._meters = [_Meter(source_name), *(_Meter(stage.name) for stage in stages)]
         core.threads.append(_thread(_run_source, core, source, core.channels[0], self._meters[0]))
         for number, stage in enumerate(stages):
             inbox, outbox = core.channels[number], core.channels[number + 1]
             meter = self._meters[number + 1]
-            core.threads.append(_thread(_run_stage, core, stage.work, inbox, outbox, meter))
+            core.threads.append(_thread(_run_stage, core, stage.work, inbox, outbox, meter, number))
         self._core = core
         self._done = False
         self._closer = weakref.finalize(self, core.stop_and_join)
@@ -263,6 +310,7 @@ def run_stages(
     *,
     queue_size: int = 4,
     source_name: str = "source",
+    at_once: int | None = None,
 ) -> StageRun[Any]:
     """Run items of ``source`` through ``stages``, each on its own thread; iterate the results.
 
@@ -271,16 +319,19 @@ def run_stages(
     :param stages: in order; names must differ (they are the keys of figures and messages).
     :param queue_size: most items waiting between two stages.
     :param source_name: name of the source in :attr:`StageRun.stats` and in notes on errors.
+    :param at_once: most stages that work at the same moment (the source is not counted); None: all.
     :return: iterator over the results in order, with ``stats``, ``close()`` and ``with``. The
         work starts at once.
-    :raises ValueError: when ``queue_size`` is below 1 or two stages share a name.
+    :raises ValueError: when ``queue_size`` or ``at_once`` is below 1 or two stages share a name.
     """
     if queue_size < 1:
         raise ValueError(f"queue_size: expected at least 1, got {queue_size}")
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once: expected at least 1, got {at_once}")
     names = [source_name, *(stage.name for stage in stages)]
     if len(set(names)) != len(names):
         raise ValueError(f"stages: expected different names, got {names}")
-    return StageRun(source, stages, queue_size, source_name)
+    return StageRun(source, stages, queue_size, source_name, at_once)
 
 
 def _thread(target: Callable[..., None], core: _Core, *args: Any) -> threading.Thread:
@@ -289,26 +340,31 @@ def _thread(target: Callable[..., None], core: _Core, *args: Any) -> threading.T
     return threading.Thread(target=target, args=(core, *args), name=f"vidswap-{name}", daemon=True)
 
 
-def _put_all(results: Iterable[Any], outbox: _Channel, meter: _Meter, since: float) -> float:
+def _put_all(
+    results: Iterable[Any],
+    outbox: _Channel,
+    meter: _Meter,
+    turn: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> None:
     """Hand results on; time spent making them is busy, time spent waiting for room is not.
 
-    :return: the moment when the last hand-over ended.
+    :param turn: entered while a result is made.
     """
     iterator = iter(results)
     while True:
-        try:
-            result = next(iterator)
-        except StopIteration:
-            break
-        finally:
-            made = time.perf_counter()
-            meter.busy_seconds += made - since
+        with turn():
+            began = time.perf_counter()
+            try:
+                result = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                made = time.perf_counter()
+                meter.busy_seconds += made - began
         outbox.put(result)
         del result  # hold no item while waiting for the next
-        since = time.perf_counter()
-        meter.blocked_seconds += since - made
+        meter.blocked_seconds += time.perf_counter() - made
         meter.items_out += 1
-    return made
 
 
 def _run_source(core: _Core, source: Iterable[Any], outbox: _Channel, meter: _Meter) -> None:
@@ -323,7 +379,8 @@ def _run_source(core: _Core, source: Iterable[Any], outbox: _Channel, meter: _Me
                 stack.callback(iterator.close)
             elif items is source and hasattr(source, "close"):
                 stack.callback(source.close)
-            _put_all(iterator, outbox, meter, started)
+            meter.busy_seconds += time.perf_counter() - started
+            _put_all(iterator, outbox, meter)
         meter.items_in = meter.items_out
         outbox.end()
     except _Stopped:
@@ -338,7 +395,15 @@ def _run_stage(
     inbox: _Channel,
     outbox: _Channel,
     meter: _Meter,
+    place: int,
 ) -> None:
+    @contextmanager
+    def turn() -> Iterator[None]:
+        asked = time.perf_counter()
+        with core.turns.turn(place):
+            meter.queued_seconds += time.perf_counter() - asked
+            yield
+
     process = work.process if isinstance(work, Processor) else None
     try:
         while True:
@@ -347,15 +412,20 @@ def _run_stage(
                 item = inbox.get()
             except _Ended:
                 break
-            got = time.perf_counter()
-            meter.starved_seconds += got - started
+            meter.starved_seconds += time.perf_counter() - started
             meter.items_in += 1
-            results = process(item) if process else (work(item),)  # type: ignore[operator]
+            with turn():
+                began = time.perf_counter()
+                try:
+                    results = process(item) if process else (work(item),)  # type: ignore[operator]
+                finally:
+                    meter.busy_seconds += time.perf_counter() - began
             del item
-            _put_all(results, outbox, meter, got)
+            # What a processor gives may be made only when it is asked for.
+            _put_all(results, outbox, meter, turn if process else nullcontext)
             del results
         if isinstance(work, Processor):
-            _put_all(work.flush(), outbox, meter, time.perf_counter())
+            _put_all(work.flush(), outbox, meter, turn)
         outbox.end()
     except _Stopped:
         core.stop()

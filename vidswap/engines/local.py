@@ -9,7 +9,6 @@ result, and a new process takes its place.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 from vidswap.config import RunConfig
 from vidswap.errors import Interrupted, UsageError, WeightsError
 from vidswap.jobs import Job, JobEvent, JobResult, OnEvent, failure, perform, with_threads
+from vidswap.machine import usable_cores
 from vidswap.pipeline import Swapper
 from vidswap.reports import Progress
 
@@ -34,13 +34,6 @@ _TELL_SECONDS = 0.2
 
 def _quiet(_line: str) -> None:
     return None
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Workbench:
@@ -126,7 +119,7 @@ class _Crew:
     results: dict[int, JobResult] = field(default_factory=dict)
 
     def run(self, jobs: Sequence[Job]) -> list[JobResult]:
-        threads = max(1, _cores() // self.size)
+        threads = max(1, usable_cores() // self.size)
         queue = deque(with_threads(job, threads) for job in jobs)
         try:
             while queue or any(worker.job for worker in self.workers):
