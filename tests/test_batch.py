@@ -152,7 +152,7 @@ def test_lists_give_each_clip_its_own_settings(tmp_path: Path) -> None:
     assert second.output == tmp_path / "out/b/done.mov"
     assert (second.start_seconds, second.end_seconds, second.face) == (90.0, 95.5, ("largest",))
     assert third.source == (str(tmp_path / "me.jpg"), str(tmp_path / "me2.jpg"))
-    assert (third.config.mix.strength, third.config.inversion.first_steps) == (0.25, 30)
+    assert (third.config.mix.strength, third.config.inversion.first_steps) == (0.25, 20)
     assert third.config.video.crf == 20
 
     (tmp_path / "jobs.csv").write_text(CSV)

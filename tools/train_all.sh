@@ -21,6 +21,7 @@ train() {
 train heads
 train directions
 train encoder
+train curvature
 train mixer
 train occlusion
 train analyse

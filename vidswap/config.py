@@ -48,7 +48,7 @@ class InversionConfig:
     """Start from the trained encoder when its weights are there."""
     fast_size: int = 128
     """Side in pixels of the cheap synthesis path used for fitting."""
-    first_steps: int = 60
+    first_steps: int = 40
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
     next_steps: int = 3
     """Steps at ``fast_size`` for a frame that follows another; fewer when it is as good as that one already,
@@ -82,7 +82,7 @@ class MixConfig:
     """0 gives the inversion of the target, 1 the full swap."""
     layers: str = "5-13"
     """Styles copied by the ``layers`` mixer."""
-    source_steps: int = 150
+    source_steps: int = 80
     """Fitting steps of the source photo, done once and cached."""
     refine_steps: int = 12
     """Steps that move the source's code closer to the photo as seen through the mixer, once a track; 0 leaves

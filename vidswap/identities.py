@@ -23,7 +23,7 @@ from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
 _SOURCE_SIDE = 1600
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -29,25 +29,25 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
     "default": {},
     "fast": {
         "video.encoder_preset": "veryfast",
-        "inversion.first_steps": 30,
+        "inversion.first_steps": 20,
         "inversion.next_steps": 2,
         "inversion.rest_db": 1.2,
-        "mix.source_steps": 100,
+        "mix.source_steps": 60,
         "mix.refine_full_steps": 0,
         "smooth.lag": 1,
     },
     "quality": {
         "video.crf": 14,
         "video.encoder_preset": "slow",
-        "inversion.first_steps": 150,
+        "inversion.first_steps": 100,
         "inversion.next_steps": 6,
         "inversion.rest_db": 0.0,
-        "mix.source_steps": 300,
+        "mix.source_steps": 200,
         "mix.refine_full_steps": 24,
         "smooth.lag": 4,
     },
     "cpu": {"device": "cpu"},
-    "gpu": {"device": "cuda", "inversion.first_steps": 150, "inversion.next_steps": 6},
+    "gpu": {"device": "cuda", "inversion.first_steps": 100, "inversion.next_steps": 6},
 }
 """Named overrides; ``configs/`` shows the same as files. They can be combined: ``fast,cpu``."""
 

@@ -16,6 +16,7 @@ _RUNS = {
     "mixer": ("vidswap.training.mixer", "MixerOptions"),
     "encoder": ("vidswap.training.encoder", "EncoderOptions"),
     "heads": ("vidswap.training.heads", "HeadsOptions"),
+    "curvature": ("vidswap.training.curvature", "CurvatureOptions"),
     "directions": ("vidswap.training.directions", "DirectionsOptions"),
     "occlusion": ("vidswap.training.occlusion", "OcclusionOptions"),
     "analyse": ("vidswap.training.analysis", "AnalysisOptions"),
@@ -193,6 +194,32 @@ def _occlusion_options(command: Callable) -> Callable:
     return command
 
 
+def _heads(folder: Path, device: str, **named: Any) -> None:
+    from vidswap.config import InversionConfig
+    from vidswap.inversion import fit_pivot
+    from vidswap.training.runs import run_heads
+
+    def fit(generator: Any, identity: Any, picture: Any, start: Any, steps: int, scale: float) -> Any:
+        config = InversionConfig(fast_size=picture.shape[-1])
+        result = fit_pivot(
+            generator, identity, picture, start, config=config, steps=steps, rate_scale=scale
+        )
+        return result.w_plus
+
+    options = _built(_options_class("heads"), named)
+    click.echo(run_heads(folder, options, device=_device(device), log=_log, fit=fit))
+
+
+def _curvature(folder: Path, device: str, **named: Any) -> None:
+    from vidswap.inversion import measure_curvature
+    from vidswap.training.runs import run_curvature
+
+    options = _built(_options_class("curvature"), named)
+    click.echo(
+        run_curvature(folder, options, device=_device(device), log=_log, measure=measure_curvature)
+    )
+
+
 def _plain(name: str, run: str) -> Callable:
     def call(folder: Path, device: str, **named: Any) -> None:
         runs = importlib.import_module("vidswap.training.runs")
@@ -207,8 +234,9 @@ for _command in (
     _LazyCommand(
         "encoder", "Train the encoder that starts inversions.", _plain("encoder", "run_encoder")
     ),
+    _LazyCommand("heads", "Distil the heads of the 128 and 256 px paths.", _heads),
     _LazyCommand(
-        "heads", "Distil the heads of the 128 and 256 px paths.", _plain("heads", "run_heads")
+        "curvature", "Measure the curvature that scales the steps of inversions.", _curvature
     ),
     _LazyCommand(
         "occlusion",

@@ -1,7 +1,11 @@
 """Inversion: from an aligned face to the latent that makes it."""
 
+from vidswap.inversion.curvature import Curvature, measure_curvature
 from vidswap.inversion.fit import FitResult, fit_pivot
 from vidswap.inversion.tuning import TuningReport, drift, tune_generator
 from vidswap.inversion.warm import Inverter, WarmState
 
-__all__ = ["FitResult", "Inverter", "TuningReport", "WarmState", "drift", "fit_pivot", "tune_generator"]
+__all__ = [
+    "Curvature", "FitResult", "Inverter", "TuningReport", "WarmState", "drift", "fit_pivot",
+    "measure_curvature", "tune_generator",
+]  # fmt: skip

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from vidswap.config import InversionConfig
+from vidswap.inversion.curvature import Curvature
 from vidswap.inversion.losses import FitTarget, face_psnr, fit_target, reconstruction_loss, w_pull
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
@@ -15,8 +20,27 @@ from vidswap.models.rgb_head import area_downsample
 
 _FAR_DB = 1.5
 """A face this much worse than in the frame before is worth another start, and more steps."""
+_PAIRS = 10
+"""Steps that a quasi-Newton fit remembers."""
+_NEWTON_RATE = 1.4
+"""Length of its steps before it knows better: the mean curvature of faces is a cautious guess."""
+_FOLLOW_PAIRS = 6
+_FOLLOW_RATE = 1.0
+"""The same for a frame that follows another."""
+_REACH = 0.15
+"""Longest step, root mean square in units of W's standard deviation."""
+_FOLLOW_DAMPING = 8.0
+"""What the picture hardly feels moves so many times less from frame to frame: it would only tremble."""
+_BENDS = 1e-2
+"""Cosine between a step and the change of the gradient, from which on they are believed."""
+_MUCH_WORSE = 1.02
+"""A loss this many times the best one: the step was too long."""
 _FRESH = 0.1
 """Share of the newest gradient in the running mean square."""
+
+
+Pairs = tuple[tuple[Tensor, Tensor], ...]
+"""Steps ``[1, n_styles, 512]`` and the changes of the gradient by them, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +55,8 @@ class FitResult:
     moments: Tensor | None = None
     """``[1, n_styles, 512]`` running mean square of the gradient, in the loss of the cheap path; what a
     warm start scales its steps by."""
+    pairs: Pairs = ()
+    """What the last steps taught of the curvature; what a quasi-Newton warm start goes on from."""
     switched: bool = False
     """Whether the fit left its start for the other one that it was offered."""
 
@@ -48,6 +74,7 @@ def fit_pivot(
     rate_scale: float = 1.0,
     target_psnr: float | None = None,
     correction: Tensor | None = None,
+    curvature: Curvature | None = None,
 ) -> FitResult:
     """Fit W+ to an aligned face.
 
@@ -58,6 +85,7 @@ def fit_pivot(
     :param face: ``[1, 1, S, S]`` where the face is visible; see :func:`fit_target`.
     :param correction: of the cheap path, see :func:`path_correction`.
     :param target_psnr: stop as soon as the face reaches this PSNR in dB.
+    :param curvature: of the generator: quasi-Newton steps from it, in place of Adam's.
     :return: the best code seen, never worse (in loss) than the start.
     """
     result = FitResult(start.detach().clone(), float("nan"), 0)
@@ -69,12 +97,14 @@ def fit_pivot(
         here = None if face is None else area_downsample(face, size)
         target = fit_target(small, identity, face=here)
         cheap = size == config.fast_size
-        found = _descend(
-            generator, identity, target, result.w_plus,
-            steps=count, config=config,
-            rate=config.learning_rate * scale * rate_scale, target_psnr=target_psnr,
-            correction=correction if cheap else None,
-        )  # fmt: skip
+        evaluate = partial(
+            _loss, generator, identity, target, config=config, correction=correction if cheap else None
+        )
+        if curvature is None:
+            rate = config.learning_rate * scale * rate_scale * float(generator.w_std)
+            found = _descend(evaluate, result.w_plus, steps=count, rate=rate, target_psnr=target_psnr)
+        else:
+            found = _descend_curved(evaluate, result.w_plus, curvature, steps=count, target_psnr=target_psnr)
         moments = found.moments if cheap else result.moments
         result = replace(found, steps=result.steps + found.steps, moments=moments)
     return result
@@ -93,12 +123,15 @@ def follow_pivot(
     slack_db: float = 0.0,
     correction: Tensor | None = None,
     other: Tensor | None = None,
+    curvature: Curvature | None = None,
+    pairs: Pairs = (),
 ) -> FitResult:
     """Fit a frame from the frame before it, in a few steps on the cheap path.
 
     A fresh Adam begins with steps of one size on every axis, which is noise on most of them and shows as
-    jitter. Here the mean square of the gradient is carried along the track, so that the first step is
-    well scaled already. The last step is taken on trust: its picture is judged by the next frame.
+    jitter. Here steps are scaled by the curvature of faces and by what the frames before taught of it; where
+    a generator has no curvature, by the mean square of the gradient, which is carried along the track. The
+    last step is taken on trust: its picture is judged by the next frame.
 
     :param target: of the cheap path, see :func:`fit_target`.
     :param moments: ``[1, n_styles, 512]`` from the frame before; None: begin with this gradient's.
@@ -106,41 +139,42 @@ def follow_pivot(
     :param target_psnr: what the frame before reached in the face, dB; the fit stops there.
     :param slack_db: the start is left as it is when the face is at most this much worse.
     :param other: a second start, tried when the first is far off.
+    :param curvature: of the generator. :param pairs: from the frame before.
     """
-    rate = config.learning_rate * config.next_rate * float(generator.w_std)
-    code, momentum = start.detach(), torch.zeros_like(start)
-    best = FitResult(code, float("-inf"), 0, moments)
+    code = start.detach()
+    best = FitResult(code, float("-inf"), 0, moments, pairs)
+    mover: _QuasiNewton | _MeanSquares
+    if curvature is None:
+        mover = _MeanSquares(config.learning_rate * config.next_rate * float(generator.w_std), moments)
+    else:
+        damped = replace(curvature, damping=_FOLLOW_DAMPING * curvature.damping)
+        mover = _QuasiNewton(damped, _FOLLOW_RATE, deque(pairs, maxlen=_FOLLOW_PAIRS))
     best_loss, switched = float("inf"), False
     step = 0
     while True:
         code = code.detach().requires_grad_(True)
-        loss, psnr = _loss(generator, identity, target, code, config, correction)
-        value = float(loss.detach())
+        loss, psnr = _loss(generator, identity, target, code, config=config, correction=correction)
+        value = _finite(loss)
         if step == 0 and other is not None and psnr < target_psnr - _FAR_DB:
             with torch.no_grad():
-                other_loss, _ = _loss(generator, identity, target, other, config, correction)
+                other_loss, _ = _loss(
+                    generator, identity, target, other, config=config, correction=correction
+                )
             if float(other_loss) < value:
                 code, other, switched = other, None, True
                 continue
         worse = value > best_loss
         if not worse:
-            best = FitResult(code.detach(), psnr, step, moments, switched)
+            best = replace(best, w_plus=code.detach(), psnr=psnr, steps=step, switched=switched)
             best_loss = value
         far = psnr < target_psnr - _FAR_DB
         good = psnr >= target_psnr - (slack_db if step == 0 else 0.0)
         if good or step >= (3 * steps if far else steps) or (worse and step + 1 >= steps):
             break
         (gradient,) = torch.autograd.grad(loss, code)
-        square = gradient.square()
-        moments = square if moments is None else torch.lerp(moments, square, _FRESH)
-        momentum = gradient if step == 0 else 0.6 * momentum + gradient
-        # Shares of the means keep axes and styles that the cheap path hardly feels from taking large
-        # steps: nothing would hold them, and the full picture falls apart within some hundred frames.
-        floor = 0.2 * moments.mean((0, 2), keepdim=True) + 0.1 * moments.mean()
-        usual = (moments + floor).sqrt() + 1e-12
-        code = code.detach() - rate * momentum / usual
+        code = mover.moved(code.detach(), gradient, value)
         step += 1
-        best = replace(best, moments=moments)
+        best = replace(best, moments=mover.moments, pairs=tuple(mover.pairs))
         if step >= steps and not far:
             return replace(best, w_plus=code, steps=step) if not worse else best
     return best
@@ -151,6 +185,7 @@ def _loss(
     identity: DlibIdentity,
     target: FitTarget,
     code: Tensor,
+    *,
     config: InversionConfig,
     correction: Tensor | None,
 ) -> tuple[Tensor, float]:
@@ -177,31 +212,27 @@ def path_correction(generator: Generator, code: Tensor, size: int) -> Tensor:
     return full - generator.synthesize(code, size=size)
 
 
+Evaluate = Callable[[Tensor], tuple[Tensor, float]]
+"""Loss of a code ``[1, n_styles, 512]``, and the PSNR in the face."""
+
+
 def _descend(
-    generator: Generator,
-    identity: DlibIdentity,
-    target: FitTarget,
-    start: Tensor,
-    *,
-    steps: int,
-    config: InversionConfig,
-    rate: float,
-    target_psnr: float | None,
-    correction: Tensor | None,
+    evaluate: Evaluate, start: Tensor, *, steps: int, rate: float, target_psnr: float | None
 ) -> FitResult:
+    """Adam."""
     code = start.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([code], lr=rate * float(generator.w_std), betas=(0.9, 0.95))
+    optimizer = torch.optim.Adam([code], lr=rate, betas=(0.9, 0.95))
     best, best_loss, best_psnr, step = start, float("inf"), float("nan"), 0
     for step in range(1, steps + 2):
         with torch.set_grad_enabled(step <= steps):  # the last pass only judges the last step
-            loss, psnr = _loss(generator, identity, target, code, config, correction)
+            loss, psnr = evaluate(code)
         if float(loss.detach()) < best_loss:
             best, best_loss, best_psnr = code.detach().clone(), float(loss.detach()), psnr
             if target_psnr is not None and psnr >= target_psnr:
                 break
         if step > steps:
             break
-        _set_rate(optimizer, rate * float(generator.w_std), step, steps)
+        _set_rate(optimizer, rate, step, steps)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -214,3 +245,98 @@ def _set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: i
     fraction = step / max(steps, 1)
     for group in optimizer.param_groups:
         group["lr"] = rate * min(1.0, 2.1 - 2 * fraction)
+
+
+def _descend_curved(
+    evaluate: Evaluate, start: Tensor, curvature: Curvature, *, steps: int, target_psnr: float | None
+) -> FitResult:
+    """Quasi-Newton steps."""
+    code, mover = start.detach(), _QuasiNewton(curvature, _NEWTON_RATE, deque(maxlen=_PAIRS))
+    best, best_loss, step = FitResult(code, float("nan"), 0), float("inf"), 0
+    for step in range(steps + 1):
+        with torch.set_grad_enabled(step < steps):  # the last pass only judges the last step
+            code = code.requires_grad_(step < steps)
+            loss, psnr = evaluate(code)
+        value = _finite(loss)
+        if value < best_loss:
+            best, best_loss = FitResult(code.detach(), psnr, step), value
+            if target_psnr is not None and psnr >= target_psnr:
+                break
+        if step < steps:
+            (gradient,) = torch.autograd.grad(loss, code)
+            code = mover.moved(code.detach(), gradient, value)
+    return replace(best, steps=step, pairs=tuple(mover.pairs))
+
+
+def _finite(loss: Tensor) -> float:
+    """A loss as a number; one that is none is the worst there is."""
+    value = float(loss.detach())
+    return value if math.isfinite(value) else float("inf")
+
+
+@dataclass
+class _MeanSquares:
+    """Steps scaled by the mean square of the gradient, with momentum."""
+
+    rate: float
+    moments: Tensor | None
+    pairs: Pairs = ()
+    _momentum: Tensor | None = None
+
+    def moved(self, code: Tensor, gradient: Tensor, _loss: float) -> Tensor:
+        square = gradient.square()
+        moments = square if self.moments is None else torch.lerp(self.moments, square, _FRESH)
+        momentum = gradient if self._momentum is None else 0.6 * self._momentum + gradient
+        self.moments, self._momentum = moments, momentum
+        # Shares of the means keep axes and styles that the cheap path hardly feels from taking large
+        # steps: nothing would hold them, and the full picture falls apart within some hundred frames.
+        floor = 0.2 * moments.mean((0, 2), keepdim=True) + 0.1 * moments.mean()
+        return code - self.rate * momentum / ((moments + floor).sqrt() + 1e-12)
+
+
+@dataclass
+class _QuasiNewton:
+    """L-BFGS (Nocedal, 1980) whose first guess of the curvature is the mean one of faces.
+
+    A step that makes things worse is taken back, and the next ones are half as long.
+    """
+
+    curvature: Curvature
+    rate: float
+    pairs: deque[tuple[Tensor, Tensor]]
+    moments: None = None
+    _best: tuple[float, Tensor, Tensor] | None = None
+    """Loss, code and gradient."""
+    _before: tuple[Tensor, Tensor] | None = None
+
+    def moved(self, code: Tensor, gradient: Tensor, loss: float) -> Tensor:
+        if self._best is None or loss < self._best[0]:
+            self._best = loss, code, gradient
+        if loss > _MUCH_WORSE * self._best[0]:
+            _, code, gradient = self._best
+            self.rate *= 0.5
+            self.pairs.clear()
+        elif self._before is not None:
+            step, change = code - self._before[0], gradient - self._before[1]
+            # Where the loss hardly bends, or downwards, there is nothing to learn.
+            if float((step * change).sum()) > _BENDS * float(step.norm() * change.norm()):
+                self.pairs.append((step, change))
+        self._before = code, gradient
+        move = self.rate * self._step(gradient)
+        length = float(move.square().mean().sqrt())
+        if not math.isfinite(length):
+            self.pairs.clear()
+            return code
+        return code + move * min(1.0, _REACH * self.curvature.unit / max(length, 1e-12))
+
+    def _step(self, gradient: Tensor) -> Tensor:
+        """The two-loop recursion."""
+        shares = []
+        for step, change in reversed(self.pairs):
+            share = (step * gradient).sum() / (step * change).sum()
+            gradient = gradient - share * change
+            shares.append(share)
+        found = self.curvature.newton_step(gradient)
+        for (step, change), share in zip(self.pairs, reversed(shares), strict=True):
+            found = found - (share + (change * found).sum() / (step * change).sum()) * step
+        return found

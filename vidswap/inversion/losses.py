@@ -38,9 +38,14 @@ def fit_target(image: Tensor, identity: DlibIdentity, *, face: Tensor | None = N
     """
     if face is None:
         face = ellipse(image.shape[-1], image.device)
-    weight = 0.15 + face
     features, embedding = identity_features(identity, image)
-    return FitTarget(image, weight / weight.mean(), features, embedding)
+    return FitTarget(image, pixel_weights(face), features, embedding)
+
+
+def pixel_weights(face: Tensor) -> Tensor:
+    """Importance of each pixel, mean 1, of a map of the face ``[1, 1, S, S]``."""
+    weight = 0.15 + face
+    return weight / weight.mean()
 
 
 def ellipse(size: int, device: torch.device | None = None) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vidswap.config import InversionConfig
-from vidswap.inversion.fit import FitResult, fit_pivot, follow_pivot, path_correction
+from vidswap.inversion.curvature import Curvature
+from vidswap.inversion.fit import FitResult, Pairs, fit_pivot, follow_pivot, path_correction
 from vidswap.inversion.losses import fit_target
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
@@ -17,7 +18,7 @@ from vidswap.records import Pivot
 
 _MANY_STEPS = 12
 """From this many steps on a fresh fit is worth rounds."""
-_CORRECT_EVERY = 30
+_CORRECT_EVERY = 8
 """Frames after which the correction of the cheap path is measured again."""
 _ANCHOR = 0.03
 """Share a frame by which the start is drawn back to where the track began, moved as the encoder says. What
@@ -45,6 +46,8 @@ class WarmState:
     """Frames since it was measured."""
     moments: Tensor | None = None
     """Mean square of the fit's gradients; see :func:`vidswap.inversion.fit.follow_pivot`."""
+    pairs: Pairs = ()
+    """What its last steps taught of the curvature."""
     rested: bool = False
     """Whether the frame before was left at its prediction."""
     anchor: tuple[Tensor, Tensor | None] | None = None
@@ -62,6 +65,8 @@ class Inverter:
     config: InversionConfig
     encoder: torch.nn.Module | None = None
     """``[B, 3, S, S]`` in [-1, 1] to ``[B, n_styles, 512]``; None: start from the mean latent."""
+    curvature: Curvature | None = None
+    """What scales the steps; None: Adam."""
 
     def first(self, image: Tensor, *, face: Tensor | None = None, steps: int | None = None) -> Pivot:
         """Invert a face with no history (a source photo, the first frame of a track)."""
@@ -103,7 +108,9 @@ class Inverter:
             started_from=origin,
         )
         rested = state is not None and result.steps == 0
-        return pivot, WarmState(code, encoded, wanted, correction, age, result.moments, rested, anchor, size)
+        return pivot, WarmState(
+            code, encoded, wanted, correction, age, result.moments, result.pairs, rested, anchor, size
+        )
 
     def _fresh(
         self, image: Tensor, encoded: Tensor | None, face: Tensor | None, steps: int | None
@@ -123,7 +130,7 @@ class Inverter:
                 self.generator, self.identity, image, code,
                 config=self.config, steps=count, face=face, correction=correction,
                 full_steps=self.config.full_steps if last else 0,
-                rate_scale=0.5**number,
+                rate_scale=0.5**number, curvature=self.curvature,
             )  # fmt: skip
             code, spent = result.w_plus, spent + result.steps
         return origin, replace(result, steps=spent), correction
@@ -150,7 +157,7 @@ class Inverter:
             self.generator, self.identity, target, start, state.moments,
             config=config, steps=config.next_steps if steps is None else steps,
             target_psnr=state.psnr, slack_db=0.0 if state.rested else config.rest_db,
-            correction=correction, other=encoded,
+            correction=correction, other=encoded, curvature=self.curvature, pairs=state.pairs,
         )  # fmt: skip
         if config.full_steps > 0:
             polished = fit_pivot(

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from vidswap import weights
 from vidswap.errors import OutputError, UsageError
 from vidswap.models.aligned_mesh import AlignedMesh
-from vidswap.models.encoder import FaceFeatures
+from vidswap.models.encoder import FaceFeatures, load_encoder
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.judge_tfjs import TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer
@@ -27,6 +29,7 @@ from vidswap.models.occlusion_net import OcclusionNet
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
 from vidswap.training.bank import Bank, build_bank
 from vidswap.training.charts import draw_curves, draw_sheet, figures_of
+from vidswap.training.curvature import CurvatureOptions, codes_of_inversions
 from vidswap.training.directions import DirectionsOptions, train_directions
 from vidswap.training.encoder import EncoderOptions, collect, train_encoder
 from vidswap.training.heads import HeadsOptions, train_heads
@@ -221,13 +224,62 @@ def run_encoder(
     return output
 
 
-def run_heads(folder: Path, options: HeadsOptions, *, device: torch.device, log: Log) -> Path:
-    """Distil the heads of the cheap paths; gives the path of their weights."""
-    open_folder(folder, "rgb-heads", options)
+FitWith = Callable[[MobileStyleGAN, DlibIdentity, Tensor, Tensor, int, float], Tensor]
+"""Inverts a face with these networks; the rest as in :data:`vidswap.training.fitted.Fit`."""
+
+
+def run_heads(
+    folder: Path, options: HeadsOptions, *, device: torch.device, log: Log, fit: FitWith | None = None
+) -> Path:
+    """Distil the heads of the cheap paths; gives the path of their weights.
+
+    :param fit: how faces are inverted; without it all codes that they learn from are random ones.
+    """
+    open_folder(folder, "rgb-heads", options, free=("steps",))
     generator = MobileStyleGAN.load(weights.locate("mobilestylegan")).to(device)
     output = folder / "rgb-heads.safetensors"
-    found = train_heads(generator, output, options, log=CurveLog(folder, "rgb-heads", log))
+    identity = DlibIdentity.load(weights.locate("dlib-resnet")).to(device)
+    found = train_heads(
+        generator, output, options, log=CurveLog(folder, "rgb-heads", log),
+        fit=None if fit is None else partial(fit, generator, identity),
+        encoder=_encoder(identity, device),
+    )  # fmt: skip
     log("unseen codes: " + ", ".join(f"{size} px {value:.2f} dB" for size, value in found.items()))
+    return output
+
+
+def _encoder(identity: DlibIdentity, device: torch.device) -> torch.nn.Module | None:
+    """The encoder that is there already; None when there is none."""
+    if not weights.available("encoder"):
+        return None
+    return load_encoder(weights.locate("encoder"), weights.locate, identity).to(device)
+
+
+class MeasuresCurvature(Protocol):
+    """See :func:`vidswap.inversion.measure_curvature`."""
+
+    def __call__(
+        self, generator: MobileStyleGAN, identity: DlibIdentity, codes: Iterable[Tensor],
+        *, size: int, rank: int, probes: int, damping: float, seed: int,
+    ) -> Any: ...  # fmt: skip
+
+
+def run_curvature(
+    folder: Path,
+    options: CurvatureOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    measure: MeasuresCurvature,
+    networks: Networks | None = None,
+) -> Path:
+    """Measure the curvature that scales the steps of inversions; gives the path of its file."""
+    open_folder(folder, "fit-curvature", options)
+    nets = networks or load_networks(device)
+    codes = codes_of_inversions(nets.generator, _encoder(nets.identity, device), options, log=log)
+    settings = {key: value for key, value in asdict(options).items() if key != "codes"}
+    output = folder / "fit-curvature.safetensors"
+    measure(nets.generator, nets.identity, codes, **settings).save(output)
     return output
 
 
