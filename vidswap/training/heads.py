@@ -1,4 +1,7 @@
-"""Distils the RGB heads of the cheap paths from the full generator."""
+"""Distils the RGB heads of the cheap paths from the full generator.
+
+On random codes, and on codes as fitting through these heads leaves them.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,12 @@ from torch.nn import functional
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.rgb_head import area_downsample
 from vidswap.training.checkpoint import Checkpoint, save_weights
+from vidswap.training.fitted import Fit, FittedCodes
 from vidswap.training.sampling import LatentSampler
 
 _SIZES = (128, 256)
+_FACES = 40
+"""Random pictures to choose from before the first fit."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,10 @@ class HeadsOptions:
     """Passes of the full generator that are kept for further steps."""
     replays: int = 2
     """Further steps on kept passes after each fresh one."""
+    fitted: float = 0.5
+    """Share of the codes that were fitted through the heads as they are; the other ones are random."""
+    fitted_from: int = 600
+    """Step from which there are fitted codes; before it the heads draw too badly to be fitted through."""
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -63,29 +73,51 @@ def train_heads(
     options: HeadsOptions,
     *,
     log: Callable[[str], None],
+    fit: Fit | None = None,
+    encoder: torch.nn.Module | None = None,
     evaluate_on: int = 12,
 ) -> dict[int, float]:
     """Train the heads, resuming from a checkpoint beside ``output``; gives PSNR in dB a size.
+
+    :param fit: how faces are inverted; None: no fitted codes.
+    :param encoder: where fits start from; None: at the mean.
 
     A full pass costs more than a head's step, so recent passes are kept and used several times.
     """
     heads = torch.nn.ModuleDict({str(size): generator.new_head(size) for size in options.sizes})
     heads.to(generator.device)
+    generator.heads = heads  # fits go through the heads as they are
     optimizer = torch.optim.Adam(_groups(heads, options.learning_rate), betas=(0.9, 0.99))
     checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
     start = checkpoint.resume({"heads": heads, "optimizer": optimizer})
     sampler = LatentSampler(generator, seed=options.seed * 1_000_003 + start)
     if start == 0:
         start_from_ridge(heads, generator, sampler)
-    running = {size: 25.0 for size in options.sizes}
+    fits = None
+    if fit is not None and options.fitted > 0:
+        fits = FittedCodes(generator, fit, encoder, seed=options.seed * 1_000_003 + start)
+    kinds = ("px", "px fitted") if fits is not None else ("px",)
+    running = {f"{size} {kind}": 25.0 for size in options.sizes for kind in kinds}
     recent: deque[dict[int, Sample]] = deque(maxlen=options.replay)
-    random = torch.Generator().manual_seed(options.seed)
+    faces: deque[dict[int, Sample]] = deque(maxlen=options.replay)
+    random = torch.Generator().manual_seed(options.seed * 1_000_003 + start)
     for step in range(start, options.steps):
         fraction = step / options.steps
         for group in optimizer.param_groups:
             group["lr"] = group["top"] * min(1, (step + 1) / 30) * (1 - 0.97 * fraction)
-        fresh = _sample(generator, sampler, options.sizes)
+        through = options.sizes[step % len(options.sizes)]
+        fitting = fits is not None and step >= options.fitted_from and len(faces) >= _FACES
+        fitting = fitting and float(torch.rand((), generator=random)) < options.fitted
+        if fitting:
+            heads.requires_grad_(False)
+            code = fits.draw([face[through][2] for face in faces])
+            heads.requires_grad_(True)
+        else:
+            code = sampler.draw(1)
+        fresh = _sample(generator, code, options.sizes)
         recent.append(fresh)
+        if not fitting:
+            faces.append(fresh)
         picks = torch.randint(len(recent), (options.replays,), generator=random).tolist()
         for number, sample in enumerate([fresh, *(recent[pick] for pick in picks)]):
             optimizer.zero_grad(set_to_none=True)
@@ -94,11 +126,13 @@ def train_heads(
                 loss = functional.mse_loss(made, target) + 0.05 * functional.l1_loss(made, target)
                 loss.backward()
                 if number == 0:
-                    running[size] = 0.96 * running[size] + 0.04 * psnr(made.detach(), target)
+                    name = f"{size} px fitted" if fitting else f"{size} px"
+                    found = psnr(made.detach(), target)
+                    running[name] = 0.96 * running[name] + 0.04 * found
             torch.nn.utils.clip_grad_norm_(heads.parameters(), 0.5)
             optimizer.step()
         if (step + 1) % 50 == 0:
-            figures = ", ".join(f"{size} px {value:.2f} dB" for size, value in running.items())
+            figures = ", ".join(f"{name} {value:.2f} dB" for name, value in running.items())
             log(f"step {step + 1}/{options.steps}: {figures}")
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
             checkpoint.save(step + 1, {"heads": heads, "optimizer": optimizer})
@@ -112,9 +146,8 @@ Sample = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @torch.no_grad()
 def _sample(
-    generator: MobileStyleGAN, sampler: LatentSampler, sizes: tuple[int, ...]
+    generator: MobileStyleGAN, w_plus: torch.Tensor, sizes: tuple[int, ...]
 ) -> dict[int, Sample]:
-    w_plus = sampler.draw(1)
     full, features = full_with_features(generator, w_plus)
     return {
         size: (
@@ -152,7 +185,7 @@ def start_from_ridge(heads: torch.nn.ModuleDict, generator: MobileStyleGAN, samp
     sizes = tuple(int(size) for size in heads)
     moments = {size: [0.0, 0.0] for size in sizes}
     for _ in range(12):
-        for size, (features, _modulations, target) in _sample(generator, sampler, sizes).items():
+        for size, (features, _modulations, target) in _sample(generator, sampler.draw(1), sizes).items():
             x = features.flatten(2)[0].double()
             x = torch.cat((x, torch.ones(1, x.shape[1], device=x.device)))
             moments[size][0] += x @ x.T / x.shape[1]
@@ -190,6 +223,6 @@ def evaluate_heads(
     sizes = tuple(int(size) for size in heads)
     totals = {size: 0.0 for size in sizes}
     for _ in range(count):
-        for size, (features, modulations, target) in _sample(generator, sampler, sizes).items():
+        for size, (features, modulations, target) in _sample(generator, sampler.draw(1), sizes).items():
             totals[size] += psnr(heads[str(size)](features.float(), modulations), target) / count
     return totals
