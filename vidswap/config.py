@@ -48,7 +48,7 @@ class InversionConfig:
     """Start from the trained encoder when its weights are there."""
     fast_size: int = 128
     """Side in pixels of the cheap synthesis path used for fitting."""
-    first_steps: int = 40
+    first_steps: int = 30
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
     next_steps: int = 3
     """Steps at ``fast_size`` for a frame that follows another; fewer when it is as good as that one already,
@@ -62,8 +62,9 @@ class InversionConfig:
     """Steps at full resolution after those."""
     learning_rate: float = 0.06
     """Step size of the latent fit, in units of W's mean standard deviation."""
-    w_pull: float = 0.005
-    """Weight of the pull of W+ towards its own mean over styles (keeps it editable)."""
+    w_pull: float = 0.04
+    """Weight of the pull of W+ towards its own mean over styles, which keeps it editable. With 0.005 faces
+    of a talking head were inverted 0.2 dB better, and swapped 0.03 further from the sources."""
     tune_steps: int = 0
     """Pivotal tuning steps a shot; 0 leaves the generator's weights alone."""
     tune_learning_rate: float = 3e-4

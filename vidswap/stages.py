@@ -35,7 +35,9 @@ from vidswap.streaming import FixedLag, Window
 from vidswap.video import read_region, read_rgb8, write_region
 from vidswap.witnesses import (
     CROP_SIZE,
+    SEEN_SIZE,
     Occlusion,
+    covered,
     draw_mask,
     see_occluders,
     uncovered,
@@ -283,7 +285,7 @@ class CropFaces:
             )  # fmt: skip
             solid = draw_mask(crop, self.options)
             small = resize_map(crop.image, SMALL_SIZE)
-            visible = visible_face(crop, 128)
+            visible = visible_face(crop, SEEN_SIZE)
             made.append(replace(face, crop=crop, small=small, solid=solid, visible=visible))
         return work.with_faces(made)
 
@@ -304,8 +306,9 @@ class InvertFaces:
             image = to_tensor(face.crop.image, device)
             occluded = see_occluders(face, self.session)
             pivot, state = self.session.inverter.step(
-                image, state if shot == work.shot else None, face=uncovered(face, occluded, device)
-            )
+                image, state if shot == work.shot else None,
+                face=uncovered(face, occluded, device), covered=covered(occluded, device),
+            )  # fmt: skip
             self.states[face.face.track_id] = (work.shot, state)
             made.append(replace(face, pivot=pivot, occluded=occluded))
         return work.with_faces(made)

@@ -22,6 +22,8 @@ from vidswap.session import Session
 from vidswap.works import FaceWork, Work
 
 CROP_SIZE = 512
+SEEN_SIZE = 128
+"""Side of the maps of what is seen of a face."""
 _SPECK = 0.002
 """Share of the face below which what covers it is not worth a second look."""
 _GUESS = 0.25
@@ -126,10 +128,16 @@ def draw_mask(
 def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
     """Where the face itself is seen, ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
     visible = torch.from_numpy(face.visible)[None, None].to(device)
+    covers = covered(occluded, device)
+    return visible if covers is None else visible * (1 - covers)
+
+
+def covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
+    """A map of occluders in the size that inversions look at, ``[1, 1, 128, 128]``."""
     if occluded is None:
-        return visible
+        return None
     covers = torch.from_numpy(occluded)[None, None].to(device)
-    return visible * (1 - torch.nn.functional.interpolate(covers, visible.shape[-2:], mode="area"))
+    return torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
 
 
 @dataclass(frozen=True)

@@ -192,3 +192,24 @@ def test_styles_that_the_cheap_path_hardly_feels_stay_where_they_are(networks) -
     moved = (state.code - begun)[0].square().mean(1).sqrt()
     assert float(moved[17:].mean()) < 0.7 * float(moved[3:12].mean())
     assert float(moved[3:12].mean()) > 0
+
+
+def test_what_covers_a_face_is_not_explained(networks) -> None:
+    """A fit that explains a hand bends the face behind it, and the hand counts as face afterwards."""
+    generator, identity = networks
+    wanted = code(generator, 12)
+    covered = torch.zeros(1, 1, 128, 128)
+    covered[:, :, 70:110, 30:80] = 1
+    blue = torch.tensor([-0.8, -0.6, 0.9])[None, :, None, None]
+    image = torch.where(covered > 0, blue, picture(generator, wanted))
+    face = ellipse(128) * (1 - covered)
+    start = torch.lerp(generator.w_avg.expand_as(wanted), wanted, 0.7)
+    bare, told = (
+        fit_pivot(generator, identity, image, start, config=CONFIG, steps=12, face=face, covered=each)
+        for each in (None, covered)
+    )
+    away = [(picture(generator, each.w_plus) - blue).abs().mul(covered).sum() for each in (bare, told)]
+    assert away[1] > away[0]
+    hidden = picture(generator, wanted)
+    errors = [(picture(generator, each.w_plus) - hidden).square().mean() for each in (bare, told)]
+    assert errors[1] < 0.8 * errors[0]

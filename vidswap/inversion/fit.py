@@ -71,6 +71,7 @@ def fit_pivot(
     steps: int,
     full_steps: int = 0,
     face: Tensor | None = None,
+    covered: Tensor | None = None,
     rate_scale: float = 1.0,
     target_psnr: float | None = None,
     correction: Tensor | None = None,
@@ -82,7 +83,8 @@ def fit_pivot(
     :param start: ``[1, n_styles, 512]`` code to start from.
     :param steps: steps on the cheap path.
     :param full_steps: steps at the generator's full resolution after them.
-    :param face: ``[1, 1, S, S]`` where the face is visible; see :func:`fit_target`.
+    :param face: ``[1, 1, S, S]`` where the face is visible, and ``covered`` where something is in front of
+        it; see :func:`fit_target`.
     :param correction: of the cheap path, see :func:`path_correction`.
     :param target_psnr: stop as soon as the face reaches this PSNR in dB.
     :param curvature: of the generator: quasi-Newton steps from it, in place of Adam's.
@@ -94,8 +96,8 @@ def fit_pivot(
         if count <= 0:
             continue
         small = area_downsample(image, size)
-        here = None if face is None else area_downsample(face, size)
-        target = fit_target(small, identity, face=here)
+        here, hidden = (None if each is None else area_downsample(each, size) for each in (face, covered))
+        target = fit_target(small, identity, face=here, covered=hidden)
         cheap = size == config.fast_size
         evaluate = partial(
             _loss, generator, identity, target, config=config, correction=correction if cheap else None

@@ -26,26 +26,39 @@ class FitTarget:
     """Identity features of the face at three depths."""
     embedding: Tensor
     """``[1, 128]``."""
+    seen: Tensor | None = None
+    """``[1, 1, S, S]`` in [0, 1], what is not covered by something; None: all."""
 
 
 @torch.no_grad()
-def fit_target(image: Tensor, identity: DlibIdentity, *, face: Tensor | None = None) -> FitTarget:
+def fit_target(
+    image: Tensor,
+    identity: DlibIdentity,
+    *,
+    face: Tensor | None = None,
+    covered: Tensor | None = None,
+) -> FitTarget:
     """Prepare an aligned face.
 
     :param image: ``[1, 3, S, S]`` in [-1, 1].
     :param face: ``[1, 1, S, S]`` in [0, 1], the face itself and not what is in front of it; its pixels
         count most, because they are the ones that are pasted. None: an ellipse.
+    :param covered: ``[1, 1, S, S]`` in [0, 1], where something is in front of the face; nothing of it is
+        explained. What does not count hardly steers a fit, but a fit in good steps finds it all the same.
     """
     if face is None:
         face = ellipse(image.shape[-1], image.device)
     features, embedding = identity_features(identity, image)
-    return FitTarget(image, pixel_weights(face), features, embedding)
+    seen = None if covered is None else 1 - covered
+    return FitTarget(image, pixel_weights(face, seen), features, embedding, seen)
 
 
-def pixel_weights(face: Tensor) -> Tensor:
-    """Importance of each pixel, mean 1, of a map of the face ``[1, 1, S, S]``."""
+def pixel_weights(face: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Importance of each pixel, mean 1, of a map of the face ``[1, 1, S, S]`` and one of what is seen."""
     weight = 0.15 + face
-    return weight / weight.mean()
+    if seen is not None:
+        weight = weight * seen
+    return weight / weight.mean().clamp_min(1e-3)
 
 
 def ellipse(size: int, device: torch.device | None = None) -> Tensor:
@@ -80,10 +93,24 @@ def reconstruction_loss(
     loss = loss + 0.5 * (target.weight[:, :, :-1, :-1] * edge.abs()).mean()
     if identity is not None:
         features, embedding = identity_features(identity, made)
+        seen, share = _seen_by(identity, target.seen), 1.0
         for mine, theirs in zip(features, target.features, strict=True):
-            loss = loss + 0.15 * (mine - theirs).square().sum(1).mean()
-        loss = loss + identity_weight * (embedding - target.embedding).square().sum()
+            apart = (mine - theirs).square().sum(1, keepdim=True)
+            if seen is not None:
+                apart = apart * functional.adaptive_avg_pool2d(seen, apart.shape[-2:])
+            loss = loss + 0.15 * apart.mean()
+        if seen is not None:  # a face behind a hand has the embedding of somebody else
+            share = float(seen.mean()) ** 2
+        loss = loss + identity_weight * share * (embedding - target.embedding).square().sum()
     return loss
+
+
+def _seen_by(identity: DlibIdentity, seen: Tensor | None) -> Tensor | None:
+    """The part of a map of an aligned face that the identity network looks at."""
+    if seen is None:
+        return None
+    left, top, right, bottom = (round(edge * seen.shape[-1]) for edge in identity.chip_box)
+    return seen[:, :, top:bottom, left:right]
 
 
 def w_pull(w_plus: Tensor, w_avg: Tensor, w_std: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ _MOTION = 0.5
 no better (the encoder's own noise is in it) and makes the codes tremble twice as much."""
 
 
+Maps = dict[str, Tensor | None]
+"""Where the face is visible and where it is covered, by the names that :func:`fit_target` has for them."""
+
+
 @dataclass(frozen=True)
 class WarmState:
     """What a track carries from frame to frame."""
@@ -79,6 +83,7 @@ class Inverter:
         state: WarmState | None,
         *,
         face: Tensor | None = None,
+        covered: Tensor | None = None,
         steps: int | None = None,
     ) -> tuple[Pivot, WarmState]:
         """Invert one frame of a track.
@@ -86,16 +91,18 @@ class Inverter:
         :param image: ``[1, 3, S, S]`` aligned face in [-1, 1].
         :param state: of the frame before; None at the start, after a cut or a lost face.
         :param face: ``[1, 1, S, S]`` where the face is visible.
+        :param covered: ``[1, 1, S, S]`` where something is in front of it.
         :param steps: overrides the number of steps of the settings.
         :return: the pivot and the state for the next frame.
         """
         encoded = self._encode(image)
+        seen = {"face": face, "covered": covered}
         if state is None:
-            origin, result, correction = self._fresh(image, encoded, face, steps)
+            origin, result, correction = self._fresh(image, encoded, seen, steps)
             wanted, age = result.psnr, 0
             anchor, size = (result.w_plus.detach(), encoded), _size_of(correction)
         else:
-            origin, result, correction, age = self._following(image, encoded, state, face, steps)
+            origin, result, correction, age = self._following(image, encoded, state, seen, steps)
             anchor, size = state.anchor, state.first_correction
             # What the first frame reached is asked of the next ones, so easy frames cost few steps.
             wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
@@ -113,7 +120,7 @@ class Inverter:
         )
 
     def _fresh(
-        self, image: Tensor, encoded: Tensor | None, face: Tensor | None, steps: int | None
+        self, image: Tensor, encoded: Tensor | None, seen: Maps, steps: int | None
     ) -> tuple[str, FitResult, Tensor | None]:
         """A fit with no history, in rounds: the cheap path is set right before each but the first."""
         origin, code = "encoder", encoded
@@ -128,7 +135,7 @@ class Inverter:
             last = number == len(rounds) - 1
             result = fit_pivot(
                 self.generator, self.identity, image, code,
-                config=self.config, steps=count, face=face, correction=correction,
+                config=self.config, steps=count, correction=correction, **seen,
                 full_steps=self.config.full_steps if last else 0,
                 rate_scale=0.5**number, curvature=self.curvature,
             )  # fmt: skip
@@ -140,7 +147,7 @@ class Inverter:
         image: Tensor,
         encoded: Tensor | None,
         state: WarmState,
-        face: Tensor | None,
+        seen: Maps,
         steps: int | None,
     ) -> tuple[str, FitResult, Tensor | None, int]:
         config = self.config
@@ -148,11 +155,14 @@ class Inverter:
         if correction is not None and age >= _CORRECT_EVERY:
             correction, age = path_correction(self.generator, state.code, config.fast_size), 0
             if _size_of(correction) > _BROKEN * max(state.first_correction, 0.02):
-                origin, result, correction = self._fresh(image, encoded, face, None)
+                origin, result, correction = self._fresh(image, encoded, seen, None)
                 return origin, result, correction, 0
         start = _predicted(state, encoded)
-        small_face = None if face is None else area_downsample(face, config.fast_size)
-        target = fit_target(area_downsample(image, config.fast_size), self.identity, face=small_face)
+        size = config.fast_size
+        small = {
+            name: None if each is None else area_downsample(each, size) for name, each in seen.items()
+        }
+        target = fit_target(area_downsample(image, size), self.identity, **small)
         result = follow_pivot(
             self.generator, self.identity, target, start, state.moments,
             config=config, steps=config.next_steps if steps is None else steps,
@@ -162,8 +172,8 @@ class Inverter:
         if config.full_steps > 0:
             polished = fit_pivot(
                 self.generator, self.identity, image, result.w_plus,
-                config=config, steps=0, full_steps=config.full_steps, face=face,
-                rate_scale=config.next_rate,
+                config=config, steps=0, full_steps=config.full_steps,
+                rate_scale=config.next_rate, **seen,
             )  # fmt: skip
             steps_spent = result.steps + polished.steps
             result = replace(result, w_plus=polished.w_plus, steps=steps_spent)
