@@ -54,14 +54,15 @@ class InversionConfig:
     """Steps at ``fast_size`` for a frame that follows another; fewer when it is as good as that one already,
     more when it is far off."""
     next_rate: float = 0.27
-    """Step size of those, as a share of ``learning_rate``."""
+    """Step size of those, as a share of ``learning_rate``; of generators whose curvature is not known."""
     rest_db: float = 0.6
     """After a fitted frame the next one is left at its prediction (the frame before, moved as the encoder
     says) when its face is at most this much worse, dB. 0: all frames are fitted."""
     full_steps: int = 0
     """Steps at full resolution after those."""
     learning_rate: float = 0.06
-    """Step size of the latent fit, in units of W's mean standard deviation."""
+    """Step size of Adam in fits of generators whose curvature is not known, in units of W's mean standard
+    deviation."""
     w_pull: float = 0.04
     """Weight of the pull of W+ towards its own mean over styles, which keeps it editable. With 0.005 faces
     of a talking head were inverted 0.2 dB better, and swapped 0.03 further from the sources."""

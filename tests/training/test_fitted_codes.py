@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from vidswap import weights
+from vidswap.cli.train import train_group
+from vidswap.errors import UsageError
+from vidswap.inversion import Curvature
 from vidswap.models import load_generator
 from vidswap.training import heads as heads_training
 from vidswap.training.curvature import CurvatureOptions, codes_of_inversions
@@ -81,3 +85,14 @@ def test_heads_learn_from_fitted_codes_and_go_on(generator, tmp_path: Path, monk
         assert len(fits.asked) == 3 and again == found
     finally:
         generator.heads = torch.nn.ModuleDict(own)
+
+
+def test_the_curvature_command_measures_and_refuses_other_options(weights_home: Path, tmp_path: Path) -> None:
+    runner = CliRunner()
+    arguments = ["curvature", "-o", str(tmp_path), "--device", "cpu", "--codes", "2", "--probes", "1"]
+    made = runner.invoke(train_group, [*arguments, "--rank", "2"])
+    assert made.exit_code == 0, made.output
+    found = Curvature.load(tmp_path / "fit-curvature.safetensors")
+    assert found.directions.shape[0] == 2 and float(found.values[0]) > float(found.values[1]) > 0
+    other = runner.invoke(train_group, [*arguments, "--rank", "1"])
+    assert isinstance(other.exception, UsageError) and "rank was 2, now 1" in str(other.exception)
