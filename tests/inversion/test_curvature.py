@@ -44,6 +44,11 @@ def diagonal(values: list[float], damping: float) -> Curvature:
     return Curvature(torch.eye(len(values)), torch.tensor(values), damping, 1.0, "test")
 
 
+def bowl(bends: list[float], goal: torch.Tensor):
+    """A loss with its minimum at ``goal``, and so much second derivative along each axis."""
+    return lambda code: 0.5 * (torch.tensor(bends) * (code - goal).square()).sum()
+
+
 def descend(curvature: Curvature, start: torch.Tensor, loss, steps: int, rate: float = 1.0):
     mover, code = _QuasiNewton(curvature, rate, deque(maxlen=10)), start
     for _ in range(steps):
@@ -55,23 +60,14 @@ def descend(curvature: Curvature, start: torch.Tensor, loss, steps: int, rate: f
 
 
 def test_a_step_by_the_right_curvature_ends_at_the_minimum() -> None:
-    bends = torch.tensor([100.0, 1.0, 0.1])
     goal = torch.tensor([[[0.01, -0.02, 0.03]]])
-
-    def loss(code: torch.Tensor) -> torch.Tensor:
-        return 0.5 * (bends * (code - goal).square()).sum()
-
+    loss = bowl([100.0, 1.0, 0.1], goal)
     code, _ = descend(diagonal([100.0, 1.0, 0.1], 1e-4), torch.zeros(1, 1, 3), loss, 1)
     assert torch.allclose(code, goal, atol=1e-4)
 
 
 def test_what_is_not_known_beforehand_is_learnt_from_the_steps() -> None:
-    bends = torch.tensor([100.0, 1.0, 3.0])
-    goal = torch.tensor([[[0.01, -0.1, 0.05]]])
-
-    def loss(code: torch.Tensor) -> torch.Tensor:
-        return 0.5 * (bends * (code - goal).square()).sum()
-
+    loss = bowl([100.0, 1.0, 3.0], torch.tensor([[[0.01, -0.1, 0.05]]]))
     code, mover = descend(diagonal([100.0, 20.0, 20.0], 1e-4), torch.zeros(1, 1, 3), loss, 12)
     assert float(loss(code)) < 1e-4 * float(loss(torch.zeros(1, 1, 3)))
     assert mover.pairs

@@ -20,15 +20,22 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vidswap.inversion.losses import edges, ellipse, identity_features, pixel_weights
+from vidswap.inversion.losses import (
+    FEATURE_WEIGHT,
+    IDENTITY_WEIGHT,
+    edges,
+    ellipse,
+    identity_features,
+    pixel_weights,
+)
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
 
 _APART = math.sqrt(0.5)
 """Styles that move apart count this much, against all moving together: faces differ more by the latter."""
-_PIXEL, _EDGE, _FEATURE, _IDENTITY = 1.4, 4.0, 0.15, 0.3
-"""Weights of the squares that the loss is close to. Its absolute differences ``c |d|`` bend as ``c / 2|d|``
-does, at the usual difference of pixels (0.12) and of edges (0.06)."""
+_PIXEL, _EDGE = 1.4, 4.0
+"""Weights of the squares that the loss of pixels and of edges is close to. Its absolute differences ``c |d|``
+bend as ``c / 2|d|`` does, at the usual difference of pixels (0.12) and of edges (0.06)."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,9 @@ def _compared(made: Tensor, weight: Tensor, identity: DlibIdentity) -> list[Tens
     scaled = [
         made * (2 * _PIXEL * weight / made[0].numel()).sqrt(),
         edge * (2 * _EDGE * weight[:, :, :-1, :-1] / edge[0].numel()).sqrt(),
-        embedding * math.sqrt(2 * _IDENTITY),
+        embedding * math.sqrt(2 * IDENTITY_WEIGHT),
     ]
-    return scaled + [part * math.sqrt(2 * _FEATURE / part[0, 0].numel()) for part in features]
+    return scaled + [part * math.sqrt(2 * FEATURE_WEIGHT / part[0, 0].numel()) for part in features]
 
 
 def _noise(like: Tensor, random: torch.Generator) -> Tensor:

@@ -85,6 +85,7 @@ def fit_pivot(
     :param full_steps: steps at the generator's full resolution after them.
     :param face: ``[1, 1, S, S]`` where the face is visible, and ``covered`` where something is in front of
         it; see :func:`fit_target`.
+    :param rate_scale: of Adam's steps; quasi-Newton steps find their own length.
     :param correction: of the cheap path, see :func:`path_correction`.
     :param target_psnr: stop as soon as the face reaches this PSNR in dB.
     :param curvature: of the generator: quasi-Newton steps from it, in place of Adam's.

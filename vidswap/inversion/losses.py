@@ -12,6 +12,8 @@ from vidswap.models.identity import DlibIdentity
 
 _TAPS = (2, 6, 9)
 _LAST_TAP = 12
+FEATURE_WEIGHT, IDENTITY_WEIGHT = 0.15, 0.3
+"""Of the squared differences of identity features, each, and of embeddings in an inversion's loss."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ def edges(image: Tensor) -> Tensor:
 
 
 def reconstruction_loss(
-    made: Tensor, target: FitTarget, identity: DlibIdentity | None, *, identity_weight: float = 0.3
+    made: Tensor,
+    target: FitTarget,
+    identity: DlibIdentity | None,
+    *,
+    identity_weight: float = IDENTITY_WEIGHT,
 ) -> Tensor:
     """Weighted pixels and edges, and identity features when a network is given; a scalar."""
     difference = made - target.image
@@ -98,7 +104,7 @@ def reconstruction_loss(
             apart = (mine - theirs).square().sum(1, keepdim=True)
             if seen is not None:
                 apart = apart * functional.adaptive_avg_pool2d(seen, apart.shape[-2:])
-            loss = loss + 0.15 * apart.mean()
+            loss = loss + FEATURE_WEIGHT * apart.mean()
         if seen is not None:  # a face behind a hand has the embedding of somebody else
             share = float(seen.mean()) ** 2
         loss = loss + identity_weight * share * (embedding - target.embedding).square().sum()

@@ -99,7 +99,7 @@ def train_heads(
     kinds = ("px", "px fitted") if fits is not None else ("px",)
     running = {f"{size} {kind}": 25.0 for size in options.sizes for kind in kinds}
     recent: deque[dict[int, Sample]] = deque(maxlen=options.replay)
-    faces: deque[dict[int, Sample]] = deque(maxlen=options.replay)
+    faces: deque[dict[int, torch.Tensor]] = deque(maxlen=options.replay)
     random = torch.Generator().manual_seed(options.seed * 1_000_003 + start)
     for step in range(start, options.steps):
         fraction = step / options.steps
@@ -110,14 +110,14 @@ def train_heads(
         fitting = fitting and float(torch.rand((), generator=random)) < options.fitted
         if fitting:
             heads.requires_grad_(False)
-            code = fits.draw([face[through][2] for face in faces])
+            code = fits.draw([face[through] for face in faces])
             heads.requires_grad_(True)
         else:
             code = sampler.draw(1)
         fresh = _sample(generator, code, options.sizes)
         recent.append(fresh)
         if not fitting:
-            faces.append(fresh)
+            faces.append({size: picture for size, (_, _, picture) in fresh.items()})
         picks = torch.randint(len(recent), (options.replays,), generator=random).tolist()
         for number, sample in enumerate([fresh, *(recent[pick] for pick in picks)]):
             optimizer.zero_grad(set_to_none=True)
