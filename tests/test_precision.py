@@ -19,7 +19,7 @@ def sessions(weights_home: Path) -> dict[str, Session]:
 
 def test_auto_follows_the_processor(sessions: dict[str, Session], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, answer in (("bfloat16", True), ("full", False)):
-        monkeypatch.setattr("vidswap.session._multiplies_bfloat16", lambda answer=answer: answer)
+        monkeypatch.setattr("vidswap.session.multiplies_bfloat16", lambda answer=answer: answer)
         assert Session(RunConfig(device="cpu")).precision == name
     assert sessions["full"].precision == "full"
 

@@ -13,7 +13,7 @@ from vidswap.config import RunConfig
 from vidswap.errors import UsageError
 from vidswap.faces import FaceFinder, FaceMesher, Tracker, make_detector
 from vidswap.inversion import Curvature, Inverter
-from vidswap.machine import usable_cores
+from vidswap.machine import multiplies_bfloat16, usable_cores
 from vidswap.mixing import Mixer, Steering, make_mixer
 from vidswap.mixing.directions import load_directions
 from vidswap.models import Generator, load_generator
@@ -33,12 +33,6 @@ def choose_device(name: str) -> torch.device:
             "device: cuda was asked for, but torch sees no GPU; use --device cpu, or install a CUDA build"
         )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has instructions for it; without them bfloat16 is slower than float32."""
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 @dataclass(frozen=True)
@@ -66,7 +60,7 @@ class Session:
         wanted = self.config.precision
         if wanted != "auto":
             return wanted
-        return "bfloat16" if self.device.type == "cpu" and _multiplies_bfloat16() else "full"
+        return "bfloat16" if self.device.type == "cpu" and multiplies_bfloat16() else "full"
 
     @cached_property
     def generator(self) -> Generator:

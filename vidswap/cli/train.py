@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +130,47 @@ class _LazyCommand(click.Command):
         return super().get_params(ctx)
 
 
+def _fit(
+    generator: Any,
+    identity: Any,
+    picture: Any,
+    start: Any,
+    steps: int,
+    scale: float,
+    *,
+    curvature: Any = None,
+) -> Any:
+    """See :data:`vidswap.training.runs.FitWith`."""
+    from vidswap.config import InversionConfig
+    from vidswap.inversion import fit_pivot
+
+    result = fit_pivot(
+        generator, identity, picture, start, config=InversionConfig(fast_size=picture.shape[-1]),
+        steps=steps, rate_scale=scale, curvature=curvature,
+    )  # fmt: skip
+    return result.w_plus
+
+
 def _mixer(
-    folder: Path, device: str, form: str, faces: int, bank_seed: int, sheet_every: int, **named: Any
+    folder: Path,
+    device: str,
+    form: str,
+    faces: int,
+    bank_seed: int,
+    fitted: int,
+    sheet_every: int,
+    **named: Any,
 ) -> None:
+    from vidswap import weights
+    from vidswap.inversion import Curvature
     from vidswap.training.runs import BankOptions, run_mixer
 
-    options = _built(_options_class("mixer"), named)
+    options, where = _built(_options_class("mixer"), named), _device(device)
+    known = weights.available("fit-curvature")
+    curvature = Curvature.load(weights.locate("fit-curvature"), where) if known else None
     made = run_mixer(
-        folder, options, BankOptions(faces, bank_seed), device=_device(device), log=_log,
-        form=form, sheet_every=sheet_every,
+        folder, options, BankOptions(faces, bank_seed, fitted), device=where, log=_log,
+        form=form, sheet_every=sheet_every, fit=partial(_fit, curvature=curvature),
     )  # fmt: skip
     click.echo(made)
 
@@ -152,7 +185,11 @@ def _mixer_options(command: Callable) -> Callable:
             "--bank-seed", type=int, default=11, show_default=True, help="Seed of the bank.",
         ),
         click.option(
-            "--faces", type=int, default=2200, show_default=True, help="Faces of the bank.",
+            "--fitted", type=int, default=1400, show_default=True,
+            help="Further faces, whose codes were fitted to pictures, as inversions are.",
+        ),
+        click.option(
+            "--faces", type=int, default=4200, show_default=True, help="Faces of the bank.",
         ),
         click.option(
             "--form", type=click.Choice(("gated", "residual")), default="gated", show_default=True,
@@ -195,19 +232,10 @@ def _occlusion_options(command: Callable) -> Callable:
 
 
 def _heads(folder: Path, device: str, **named: Any) -> None:
-    from vidswap.config import InversionConfig
-    from vidswap.inversion import fit_pivot
     from vidswap.training.runs import run_heads
 
-    def fit(generator: Any, identity: Any, picture: Any, start: Any, steps: int, scale: float) -> Any:
-        config = InversionConfig(fast_size=picture.shape[-1])
-        result = fit_pivot(
-            generator, identity, picture, start, config=config, steps=steps, rate_scale=scale
-        )
-        return result.w_plus
-
     options = _built(_options_class("heads"), named)
-    click.echo(run_heads(folder, options, device=_device(device), log=_log, fit=fit))
+    click.echo(run_heads(folder, options, device=_device(device), log=_log, fit=_fit))
 
 
 def _curvature(folder: Path, device: str, **named: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,20 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidswap.landmarks import FACE_OVAL
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.mobile_stylegan import MobileStyleGAN
+from vidswap.models.rgb_head import area_downsample
+from vidswap.training.fitted import Fit, FittedCodes
 from vidswap.training.sampling import LatentSampler
+
+_KEEP_EVERY = 50
+"""Fitted faces between saves: each takes about a second."""
+_RESTART = 0.5
+"""Two fits a chain on average: many people, some of them in the course of a track."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,28 @@ class Bank:
         """``[1, 3, 128, 128]`` in [-1, 1]."""
         return self.images[index : index + 1].float() / 127.5 - 1
 
+    def rows(self, part: slice) -> Bank:
+        """Some of the faces."""
+        return Bank(**{name: getattr(self, name)[part] for name in Bank.__dataclass_fields__})
 
-def face_oval(mesh: Tensor, size: int = 128) -> Tensor:
-    """Filled oval of a mesh ``[468, 3]``, ``[size, size]`` uint8."""
+    def to(self, device: torch.device) -> Bank:
+        """The same on a device."""
+        return Bank(**{name: getattr(self, name).to(device) for name in Bank.__dataclass_fields__})
+
+    def and_then(self, other: Bank) -> Bank:
+        """These faces and those of another bank after them."""
+        return Bank(
+            **{
+                name: torch.cat((getattr(self, name), getattr(other, name)))
+                for name in Bank.__dataclass_fields__
+            }
+        )
+
+
+def filled(mesh: Tensor, outline: Sequence[int], size: int = 128) -> Tensor:
+    """What an outline of a mesh ``[468, 3]`` holds, ``[size, size]`` uint8, 255 inside."""
     picture = Image.new("L", (size, size))
-    points = [tuple(point) for point in (mesh[FACE_OVAL, :2] * size).tolist()]
+    points = [tuple(point) for point in (mesh[list(outline), :2] * size).tolist()]
     ImageDraw.Draw(picture).polygon(points, fill=255)
     return torch.from_numpy(np.asarray(picture).copy())
 
@@ -64,27 +88,93 @@ def build_bank(
     log: Callable[[str], None],
 ) -> Bank:
     """The bank of a seed, from disk when it is there."""
-    if path.exists():
-        columns = load_file(path)
-        if len(columns["codes"]) >= count:
-            return Bank(**{name: column[:count] for name, column in columns.items()})
+    kept = _kept(path)
+    if kept is not None and len(kept) >= count:
+        return kept.rows(slice(count))
     sampler = LatentSampler(generator, seed=seed)
-    rows: dict[str, list[Tensor]] = {name: [] for name in Bank.__dataclass_fields__}
-    while len(rows["codes"]) < count:
+    rows = _Rows(identity, meshes)
+    while len(rows) < count:
         code = sampler.draw(1)
-        image = generator.synthesize(code, size=128)
-        mesh, presence, iris = meshes(image)
-        if float(presence) < 0.5:  # a code that gives no face teaches nothing
-            continue
-        rows["codes"].append(code[0].cpu())
-        rows["images"].append(((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().cpu())
-        rows["embeddings"].append(identity.embed_aligned(image)[0].cpu())
-        rows["meshes"].append(mesh[0].cpu())
-        rows["irises"].append(iris[0].cpu())
-        rows["faces"].append(face_oval(mesh[0].cpu()))
-        if len(rows["codes"]) % 200 == 0:
-            log(f"bank: {len(rows['codes'])}/{count}")
-    columns = {name: torch.stack(values) for name, values in rows.items()}
+        if rows.add(code, generator.synthesize(code, size=128)) and len(rows) % 200 == 0:
+            log(f"bank: {len(rows)}/{count}")
+    return _keep(path, rows.bank())
+
+
+def build_fitted_bank(
+    path: Path,
+    *,
+    generator: MobileStyleGAN,
+    identity: DlibIdentity,
+    meshes: AlignedMesh,
+    fit: Fit,
+    encoder: nn.Module | None,
+    faces: Bank,
+    count: int,
+    seed: int,
+    log: Callable[[str], None],
+) -> Bank:
+    """A bank of codes that were fitted to altered pictures of other faces, from disk when it is there.
+
+    An unfinished one is gone on with. Its pictures are whole ones made smaller: what a fit finds where the
+    head of the cheap path is wrong is not in them.
+
+    :param fit: how faces are inverted, from what the encoder says. :param faces: whose pictures are altered.
+    """
+    kept = _kept(path)
+    if kept is not None and len(kept) >= count:
+        return kept.rows(slice(count))
+    pictures = [faces.image(index) for index in range(len(faces))]
+    rows = _Rows(identity, meshes)
+    have = 0 if kept is None else len(kept)
+    seed = seed * 1_000_003 + have
+    fitted = FittedCodes(generator, fit, encoder, seed=seed, restart=_RESTART)
+    while have + len(rows) < count:
+        code = fitted.draw(pictures)
+        with torch.no_grad():
+            picture = area_downsample(generator.synthesize(code, size=512), 128)
+        if rows.add(code, picture) and len(rows) % _KEEP_EVERY == 0:
+            log(f"fitted codes: {have + len(rows)}/{count}")
+            _keep(path, rows.bank() if kept is None else kept.and_then(rows.bank()))
+    return _keep(path, rows.bank() if kept is None else kept.and_then(rows.bank()))
+
+
+class _Rows:
+    """A bank in the making."""
+
+    def __init__(self, identity: DlibIdentity, meshes: AlignedMesh) -> None:
+        self._identity, self._meshes = identity, meshes
+        self._columns: dict[str, list[Tensor]] = {name: [] for name in Bank.__dataclass_fields__}
+
+    def __len__(self) -> int:
+        return len(self._columns["codes"])
+
+    @torch.no_grad()
+    def add(self, code: Tensor, image: Tensor) -> bool:
+        """One code ``[1, n_styles, 512]`` and its picture ``[1, 3, 128, 128]``; False where that shows no
+        face: such a code teaches nothing."""
+        mesh, presence, iris = self._meshes(image)
+        if float(presence) < 0.5:
+            return False
+        row = {
+            "codes": code, "images": ((image.clamp(-1, 1) + 1) * 127.5).round().byte(),
+            "embeddings": self._identity.embed_aligned(image), "meshes": mesh, "irises": iris,
+            "faces": filled(mesh[0].cpu(), FACE_OVAL)[None],
+        }  # fmt: skip
+        for name, value in row.items():
+            self._columns[name].append(value[0].cpu())
+        return True
+
+    def bank(self) -> Bank:
+        return Bank(**{name: torch.stack(values) for name, values in self._columns.items()})
+
+
+def _kept(path: Path) -> Bank | None:
+    return Bank(**load_file(path)) if path.exists() else None
+
+
+def _keep(path: Path, bank: Bank) -> Bank:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(columns, path)
-    return Bank(**columns)
+    unfinished = path.with_suffix(".part")
+    save_file({name: getattr(bank, name).contiguous() for name in Bank.__dataclass_fields__}, unfinished)
+    unfinished.replace(path)
+    return bank

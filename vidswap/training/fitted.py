@@ -42,6 +42,7 @@ class FittedCodes:
     :param generator: its heads are the ones that are being trained.
     :param fit: how faces are inverted.
     :param encoder: where inversions start, ``[1, 3, S, S]`` to W+; None: all start at the mean.
+    :param restart: chance that a chain begins anew.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class FittedCodes:
         encoder: nn.Module | None,
         *,
         seed: int,
+        restart: float = _RESTART,
     ) -> None:
-        self._generator, self._fit, self._encoder = generator, fit, encoder
+        self._generator, self._fit, self._encoder, self._restart = generator, fit, encoder, restart
         self._random = torch.Generator().manual_seed(seed)
         self._chains: list[_Chain] = []
 
@@ -66,7 +68,7 @@ class FittedCodes:
             self._chains.append(self._begun(pictures))
             number = len(self._chains) - 1
         chain = self._chains[number]
-        if self._chance(_RESTART):
+        if self._chance(self._restart):
             chain = self._chains[number] = self._begun(pictures)
         target = augment(self._graded(chain.person), self._random).to(self._generator.device)
         first = chain.fits == 0

@@ -19,14 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vidswap.landmarks import INNER_MOUTH
 from vidswap.models import aligned_mesh as shape
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.judge_tfjs import TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer, mixer_metadata
 from vidswap.models.mobile_stylegan import MobileStyleGAN
-from vidswap.training.bank import Bank
+from vidswap.training.bank import Bank, filled
 from vidswap.training.checkpoint import Checkpoint, save_weights
+
+_SMALL = 0.02
+"""Errors of mouth, eyes, gaze and pose under this are let go more easily."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,24 @@ class MixerOptions:
     seed: int = 1
     same_share: float = 0.05
     """Share of pairs of a face with itself. (The gated form is exact on them.)"""
+    fitted_share: float = 0.6
+    """Share of faces whose codes were fitted, as inversions are, where the bank has such."""
     identity: float = 1.4
     teacher: float = 0.6
     """Weight of the second identity network (one minus the cosine), when there is one."""
     outside: float = 1.2
     light: float = 1.0
     latent: float = 0.03
-    expression: float = 0.6
-    mouth: float = 0.5
-    eyes: float = 0.5
-    gaze: float = 0.5
+    expression: float = 2.0
+    mouth: float = 3.0
+    lips: float = 0.5
+    """Weight of the picture between the lips: teeth and dark are the target's."""
+    eyes: float = 1.0
+    gaze: float = 1.0
     pose: float = 1.0
     save_every: int = 50
     held_out: int = 64
-    """Codes at the end of the bank that are never trained on."""
+    """Codes at the end of each bank that are never trained on."""
 
 
 @dataclass(frozen=True)
@@ -117,19 +125,29 @@ def pair_losses(
         "outside": ((image - wanted).abs() * outside).sum() / (3 * outside.sum() + 1),
         "light": functional.l1_loss(functional.avg_pool2d(image, 16), functional.avg_pool2d(wanted, 16)),
         "latent": deviation.square().mean(),
+        "lips": _between_lips(image, wanted, bank.meshes[target]),
         "expression": (made["expression"] - asked["expression"]).view(-1, 2).norm(dim=1).mean(),
     }
     if nets.teacher is not None and taught is not None:
         likeness = (nets.teacher((image + 1) / 2) * taught[source : source + 1]).sum()
         losses["teacher"] = 1 - likeness
     for name in ("mouth", "eyes", "gaze", "pose"):
-        losses[name] = functional.smooth_l1_loss(made[name], asked[name], beta=0.05)
+        losses[name] = functional.smooth_l1_loss(made[name], asked[name], beta=_SMALL)
     return losses
+
+
+def _between_lips(image: Tensor, wanted: Tensor, mesh: Tensor) -> Tensor:
+    """Mean difference of two pictures ``[1, 3, 128, 128]`` between the lips of the second one's mesh
+    ``[468, 3]``, and two pixels around."""
+    inside = filled(mesh, INNER_MOUTH).to(image.device)[None, None].float() / 255
+    inside = functional.max_pool2d(inside, 5, 1, 2)
+    return ((image - wanted).abs() * inside).sum() / (3 * inside.sum() + 1)
 
 
 def _weights(options: MixerOptions) -> dict[str, float]:
     names = (
-        "identity", "teacher", "outside", "light", "latent", "expression", "mouth", "eyes", "gaze", "pose"
+        "identity", "teacher", "outside", "light", "latent", "lips", "expression", "mouth", "eyes", "gaze",
+        "pose",
     )  # fmt: skip
     return {name: getattr(options, name) for name in names}
 
@@ -142,10 +160,12 @@ def train_mixer(
     options: MixerOptions,
     *,
     log: Callable[[str], None],
+    fitted: int = 0,
     workers: int = 2,
 ) -> None:
     """Train, resuming from a checkpoint beside ``output``; publishes fp16 weights as it goes.
 
+    :param fitted: so many faces at the end of the bank have fitted codes.
     :param workers: pairs run side by side on this many threads. On a CPU set torch to one thread and
         this to the number of cores: two whole passes at once beat one pass on two cores, above all
         when other programs run (threads of one pass wait for each other).
@@ -158,7 +178,6 @@ def train_mixer(
     start = checkpoint.resume({"mixer": mixer, "optimizer": optimizer})
     weights = _weights(options)
     running: dict[str, float] = {}
-    train_on = len(bank) - options.held_out
     taught = teacher_embeddings(nets, bank)
     pool = ThreadPoolExecutor(workers)
     for step in range(start, options.steps):
@@ -168,8 +187,7 @@ def train_mixer(
         for group in optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         optimizer.zero_grad(set_to_none=True)
-        sources = torch.randint(train_on, (options.pairs,), generator=random)
-        targets = torch.randint(train_on, (options.pairs,), generator=random)
+        sources, targets = (_drawn(len(bank), fitted, options, random) for _ in "st")
         same = torch.rand(options.pairs, generator=random) < options.same_share
         sources = torch.where(same, targets, sources)
         mixed = mixer(bank.codes[sources], bank.codes[targets])
@@ -189,6 +207,15 @@ def train_mixer(
                 output, mixer.state_dict(), mixer_metadata(mixer, steps=step + 1, seed=options.seed)
             )
     pool.shutdown()
+
+
+def _drawn(faces: int, fitted: int, options: MixerOptions, random: torch.Generator) -> Tensor:
+    """Numbers of a bank's faces, one a pair."""
+    kind = torch.rand(options.pairs, generator=random) < options.fitted_share
+    any_of, of_fitted = (
+        torch.randint(count, (options.pairs,), generator=random) for count in (faces - fitted, fitted or 1)
+    )
+    return torch.where(kind, faces - fitted + of_fitted, any_of) if fitted else any_of
 
 
 def _pair_gradient(
@@ -231,14 +258,14 @@ def _report(output: Path, step: int, running: dict[str, float], log: Callable[[s
 
 @torch.no_grad()
 def evaluate_mixer(
-    nets: Networks, bank: Bank, mix: Callable[[Tensor, Tensor], Tensor], *, pairs: int, first: int
+    nets: Networks, bank: Bank, mix: Callable[[Tensor, Tensor], Tensor], *, pairs: int
 ) -> dict[str, float]:
-    """Mean losses, and mean identity distance to source and target, on unseen pairs from ``first``."""
+    """Mean losses, and mean identity distance to the source, on pairs of a bank."""
     random = torch.Generator().manual_seed(4242)
     totals: dict[str, float] = {}
     taught = teacher_embeddings(nets, bank)
     for _ in range(pairs):
-        source, target = (first + torch.randperm(len(bank) - first, generator=random)[:2]).tolist()
+        source, target = torch.randperm(len(bank), generator=random)[:2].tolist()
         mixed = mix(bank.codes[source : source + 1], bank.codes[target : target + 1])
         losses = pair_losses(nets, bank, source, target, mixed, taught)
         values = {name: float(value) for name, value in losses.items()}

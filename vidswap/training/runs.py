@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vidswap import weights
 from vidswap.errors import OutputError, UsageError
+from vidswap.machine import multiplies_bfloat16
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.encoder import FaceFeatures, load_encoder
 from vidswap.models.identity import DlibIdentity
@@ -27,7 +28,7 @@ from vidswap.models.mixer import GatedMixer, ResidualMixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.occlusion_net import OcclusionNet
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
-from vidswap.training.bank import Bank, build_bank
+from vidswap.training.bank import Bank, build_bank, build_fitted_bank
 from vidswap.training.charts import draw_curves, draw_sheet, figures_of
 from vidswap.training.curvature import CurvatureOptions, codes_of_inversions
 from vidswap.training.directions import DirectionsOptions, train_directions
@@ -48,6 +49,8 @@ class BankOptions:
     """Faces of the bank."""
     bank_seed: int = 11
     """Seed of the bank; it is made once and kept in the folder."""
+    fitted: int = 1400
+    """Further faces, whose codes were fitted to altered pictures of the first ones, as inversions are."""
 
 
 def open_folder(folder: Path, name: str, options: Any, *, free: Sequence[str] = ()) -> Path:
@@ -95,12 +98,30 @@ def load_networks(device: torch.device, *, heads: Path | None = None) -> Network
 def load_bank(nets: Networks, folder: Path, *, faces: int, seed: int, log: Log) -> Bank:
     """The bank of a folder, made when it is not there, on the generator's device."""
     path = folder / f"bank-{seed}.safetensors"
-    bank = build_bank(
-        path, generator=nets.generator, identity=nets.identity, meshes=nets.meshes,
-        count=faces, seed=seed, log=log,
+    bank = build_bank(path, **_drawn_by(nets), count=faces, seed=seed, log=log)
+    return bank.to(nets.generator.device)
+
+
+def load_fitted(
+    nets: Networks, folder: Path, fit: FitWith, faces: Bank, *, count: int, seed: int, log: Log
+) -> Bank:
+    """The bank of fitted codes of a folder, as :func:`load_bank`. :param faces: whom they are fitted to."""
+    path = folder / f"fitted-{seed}.safetensors"
+    bank = build_fitted_bank(
+        path, **_drawn_by(nets), fit=partial(fit, _quick(nets.generator), nets.identity), faces=faces,
+        encoder=_encoder(nets.identity, nets.generator.device), count=count, seed=seed, log=log,
     )  # fmt: skip
-    device = nets.generator.device
-    return Bank(**{name: getattr(bank, name).to(device) for name in Bank.__dataclass_fields__})
+    return bank.to(nets.generator.device)
+
+
+def _quick(generator: MobileStyleGAN) -> MobileStyleGAN:
+    """In bfloat16 where that pays."""
+    pays = generator.device.type == "cpu" and multiplies_bfloat16()
+    return generator.in_bfloat16() if pays else generator
+
+
+def _drawn_by(nets: Networks) -> dict[str, Any]:
+    return {"generator": nets.generator, "identity": nets.identity, "meshes": nets.meshes}
 
 
 @dataclass
@@ -135,13 +156,11 @@ class CurveLog:
 
 
 @torch.no_grad()
-def mixer_sheet(
-    nets: Networks, bank: Bank, mixer: torch.nn.Module, path: Path, *, first: int, side: int = 5
-) -> None:
-    """Sources across, targets down, mixed faces in the cells; faces of the bank from ``first``."""
+def mixer_sheet(nets: Networks, bank: Bank, mixer: torch.nn.Module, path: Path, *, side: int = 5) -> None:
+    """Sources across, targets down, mixed faces in the cells; the first faces of the bank."""
     last = len(bank) - 1
-    sources = [min(first + index, last) for index in range(side)]
-    targets = [min(first + side + index, last) for index in range(side)]
+    sources = [min(index, last) for index in range(side)]
+    targets = [min(side + index, last) for index in range(side)]
 
     def mixed(source: int, target: int) -> torch.Tensor:
         code = mixer(bank.codes[source : source + 1], bank.codes[target : target + 1])
@@ -162,42 +181,64 @@ def run_mixer(
     sheet_every: int = 250,
     sheet_side: int = 5,
     networks: Networks | None = None,
+    fit: FitWith | None = None,
 ) -> Path:
     """Train a mixer; gives the path of its weights.
 
+    :param fit: how faces are inverted; without it all codes that it learns on are random ones.
     :param sheet_every: steps between sample sheets; 0 makes only the one at the end.
     :param sheet_side: faces across and down a sheet.
     """
     if form not in ("gated", "residual"):
         raise UsageError(f"form: expected gated or residual, got {form!r}")
-    if bank_options.faces <= options.held_out + 1:
-        raise UsageError(
-            f"faces: expected more than held_out + 1 = {options.held_out + 1}, got {bank_options.faces}"
-        )
+    counts = {"faces": bank_options.faces}
+    if fit is not None and bank_options.fitted > 0:
+        counts["fitted"] = bank_options.fitted
+    for name, count in counts.items():
+        if count <= options.held_out + 1:
+            raise UsageError(f"{name}: expected more than held_out + 1 = {options.held_out + 1}, got {count}")
     open_folder(folder, f"mixer-{form}", options)
     nets = networks or load_networks(device)
-    bank = load_bank(nets, folder, faces=bank_options.faces, seed=bank_options.bank_seed, log=log)
+    seed = bank_options.bank_seed
+    banks = {"unseen pairs": load_bank(nets, folder, faces=bank_options.faces, seed=seed, log=log)}
+    if fit is not None and bank_options.fitted > 0:
+        banks["unseen pairs of fitted codes"] = load_fitted(
+            nets, folder, fit, banks["unseen pairs"],
+            count=bank_options.fitted, seed=seed, log=log,
+        )  # fmt: skip
+    split = {what: _split(bank, options.held_out) for what, bank in banks.items()}
+    known = [known for known, _ in split.values()]
+    fitted = len(known[1]) if len(known) > 1 else 0
+    bank = known[0].and_then(known[1]) if fitted else known[0]
+    nets = replace(nets, generator=_quick(nets.generator))
     torch.manual_seed(options.seed)
     n_styles = nets.generator.n_styles
     mixer = (GatedMixer(n_styles) if form == "gated" else ResidualMixer(n_styles)).to(device)
     output = folder / f"mixer-{form}.safetensors"
-    first = len(bank) - options.held_out
 
     def draw(path: Path) -> None:
-        mixer_sheet(nets, bank, mixer, path, first=first, side=sheet_side)
+        for number, (_, unseen) in enumerate(split.values()):
+            name = f"{path.stem}{'-fitted' if number else ''}{path.suffix}"
+            mixer_sheet(nets, unseen if len(unseen) else bank, mixer, path.with_name(name), side=sheet_side)
 
     def sheet(step: int) -> None:
         if sheet_every and step % sheet_every == 0:
             draw(folder / f"mixer-{form}-{step:06d}.png")
 
     line = CurveLog(folder, output.stem, log, writes_csv=False, on_step=sheet)
-    train_mixer(nets, bank, mixer, output, options, log=line)
+    train_mixer(nets, bank, mixer, output, options, log=line, fitted=fitted)
     draw(folder / f"mixer-{form}-sheet.png")
-    pairs = min(32, options.held_out)
-    if options.held_out >= 2:
-        found = evaluate_mixer(nets, bank, mixer, pairs=pairs, first=first)
-        log("unseen pairs: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    for what, (_, unseen) in split.items():
+        if len(unseen) >= 2:
+            found = evaluate_mixer(nets, unseen, mixer, pairs=min(32, len(unseen)))
+            log(f"{what}: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
     return output
+
+
+def _split(bank: Bank, held_out: int) -> tuple[Bank, Bank]:
+    """What is trained on, and what is not."""
+    first = len(bank) - held_out
+    return bank.rows(slice(first)), bank.rows(slice(first, None))
 
 
 def run_encoder(
