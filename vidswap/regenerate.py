@@ -34,6 +34,9 @@ _ROOM = 3
 """Tiles around the mask that are drawn as well."""
 _NECK_ROOM = 11
 """Tiles drawn below it: a beard of the target is replaced as far as it hangs."""
+_STEP = 4
+"""Windows begin and end at multiples of so many tiles. Of pictures of ever new sizes the heap keeps pieces that
+fit nothing: drawing 140 windows took 760 MB more, with this 130."""
 _SURE_FACE = 0.8
 """Presence from which the mesh of a drawn face is believed."""
 _SLACK = 10.0
@@ -365,12 +368,12 @@ def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int,
     rows, columns = (np.flatnonzero(mask.max(axis).reshape(TILES, -1).max(1) > 0) for axis in (1, 0))
     if not len(rows):
         return None
-    return (
-        max(int(columns[0]) - _ROOM, 0),
-        max(int(rows[0]) - _ROOM, 0),
-        min(int(columns[-1]) + 1 + _ROOM, TILES),
-        min(int(rows[-1]) + 1 + below, TILES),
+    left, top = (max(int(tiles[0]) - _ROOM, 0) // _STEP * _STEP for tiles in (columns, rows))
+    right, bottom = (
+        min(-(-(int(tiles[-1]) + 1 + room) // _STEP) * _STEP, TILES)
+        for tiles, room in ((columns, _ROOM), (rows, below))
     )
+    return left, top, right, bottom
 
 
 _SEEN_BY = {
