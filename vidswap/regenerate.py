@@ -35,8 +35,8 @@ _ROOM = 3
 _NECK_ROOM = 11
 """Tiles drawn below it: a beard of the target is replaced as far as it hangs."""
 _STEP = 4
-"""Windows begin and end at multiples of so many tiles. Of pictures of ever new sizes the heap keeps pieces that
-fit nothing: drawing 140 windows took 760 MB more, with this 130."""
+"""Windows begin and end at multiples of so many tiles. Of pictures of ever new sizes the heap keeps pieces
+that fit nothing: drawing 140 windows took 760 MB more, with this 130."""
 _SURE_FACE = 0.8
 """Presence from which the mesh of a drawn face is believed."""
 _SLACK = 10.0

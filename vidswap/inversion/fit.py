@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -103,11 +104,12 @@ def fit_pivot(
         evaluate = partial(
             _loss, generator, identity, target, config=config, correction=correction if cheap else None
         )
+        mover: _Mover
         if curvature is None:
-            rate = config.learning_rate * scale * rate_scale * float(generator.w_std)
-            found = _descend(evaluate, result.w_plus, steps=count, rate=rate, target_psnr=target_psnr)
+            mover = _Adam(config.learning_rate * scale * rate_scale * float(generator.w_std), count)
         else:
-            found = _descend_curved(evaluate, result.w_plus, curvature, steps=count, target_psnr=target_psnr)
+            mover = _QuasiNewton(curvature, _NEWTON_RATE, deque(maxlen=_PAIRS))
+        found = _descend(evaluate, result.w_plus, mover, steps=count, target_psnr=target_psnr)
         moments = found.moments if cheap else result.moments
         result = replace(found, steps=result.steps + found.steps, moments=moments)
     return result
@@ -146,7 +148,7 @@ def follow_pivot(
     """
     code = start.detach()
     best = FitResult(code, float("-inf"), 0, moments, pairs)
-    mover: _QuasiNewton | _MeanSquares
+    mover: _Mover
     if curvature is None:
         mover = _MeanSquares(config.learning_rate * config.next_rate * float(generator.w_std), moments)
     else:
@@ -219,42 +221,24 @@ Evaluate = Callable[[Tensor], tuple[Tensor, float]]
 """Loss of a code ``[1, n_styles, 512]``, and the PSNR in the face."""
 
 
+class _Mover(Protocol):
+    """Where a fit goes next. What it learnt on the way is left in ``moments`` and ``pairs`` (see
+    :class:`FitResult`), in the one that it uses."""
+
+    @property
+    def moments(self) -> Tensor | None: ...
+
+    @property
+    def pairs(self) -> Iterable[tuple[Tensor, Tensor]]: ...
+
+    def moved(self, code: Tensor, gradient: Tensor, loss: float) -> Tensor: ...
+
+
 def _descend(
-    evaluate: Evaluate, start: Tensor, *, steps: int, rate: float, target_psnr: float | None
+    evaluate: Evaluate, start: Tensor, mover: _Mover, *, steps: int, target_psnr: float | None
 ) -> FitResult:
-    """Adam."""
-    code = start.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([code], lr=rate, betas=(0.9, 0.95))
-    best, best_loss, best_psnr, step = start, float("inf"), float("nan"), 0
-    for step in range(1, steps + 2):
-        with torch.set_grad_enabled(step <= steps):  # the last pass only judges the last step
-            loss, psnr = evaluate(code)
-        if float(loss.detach()) < best_loss:
-            best, best_loss, best_psnr = code.detach().clone(), float(loss.detach()), psnr
-            if target_psnr is not None and psnr >= target_psnr:
-                break
-        if step > steps:
-            break
-        _set_rate(optimizer, rate, step, steps)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    seen = optimizer.state[code].get("exp_avg_sq") if code in optimizer.state else None
-    return FitResult(best, best_psnr, min(step, steps), seen)
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float, step: int, steps: int) -> None:
-    """Constant, then a linear fall over the last half: short runs need the large steps early."""
-    fraction = step / max(steps, 1)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * min(1.0, 2.1 - 2 * fraction)
-
-
-def _descend_curved(
-    evaluate: Evaluate, start: Tensor, curvature: Curvature, *, steps: int, target_psnr: float | None
-) -> FitResult:
-    """Quasi-Newton steps."""
-    code, mover = start.detach(), _QuasiNewton(curvature, _NEWTON_RATE, deque(maxlen=_PAIRS))
+    """The best code of so many steps."""
+    code = start.detach()
     best, best_loss, step = FitResult(code, float("nan"), 0), float("inf"), 0
     for step in range(steps + 1):
         with torch.set_grad_enabled(step < steps):  # the last pass only judges the last step
@@ -268,13 +252,41 @@ def _descend_curved(
         if step < steps:
             (gradient,) = torch.autograd.grad(loss, code)
             code = mover.moved(code.detach(), gradient, value)
-    return replace(best, steps=step, pairs=tuple(mover.pairs))
+    return replace(best, steps=step, moments=mover.moments, pairs=tuple(mover.pairs))
 
 
 def _finite(loss: Tensor) -> float:
     """A loss as a number; one that is none is the worst there is."""
     value = float(loss.detach())
     return value if math.isfinite(value) else float("inf")
+
+
+@dataclass
+class _Adam:
+    """Adam, whose rate falls over the last half: short runs need the large steps early."""
+
+    rate: float
+    steps: int
+    pairs: Pairs = ()
+    _optimizer: torch.optim.Adam | None = None
+    _code: Tensor | None = None
+    _moved: int = 0
+
+    @property
+    def moments(self) -> Tensor | None:
+        state = {} if self._optimizer is None else self._optimizer.state
+        return state[self._code].get("exp_avg_sq") if self._code in state else None
+
+    def moved(self, code: Tensor, gradient: Tensor, _loss: float) -> Tensor:
+        if self._optimizer is None or self._code is None:
+            self._code = code.clone()
+            self._optimizer = torch.optim.Adam([self._code], betas=(0.9, 0.95))
+        self._moved += 1
+        (group,) = self._optimizer.param_groups
+        group["lr"] = self.rate * min(1.0, 2.1 - 2 * self._moved / max(self.steps, 1))
+        self._code.grad = gradient
+        self._optimizer.step()
+        return self._code.detach().clone()
 
 
 @dataclass
