@@ -31,7 +31,7 @@ from vidswap.settings import load_config
 from vidswap.sources import parse_source
 from vidswap.stages import CropFaces, FindFaces, Selection
 from vidswap.video import grab_frame, probe
-from vidswap.witnesses import see_occluders, uncovered
+from vidswap.witnesses import see_occluders, seen_maps, uncovered
 from vidswap.works import SMALL_SIZE, FaceWork
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
@@ -64,21 +64,27 @@ def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.
     rows, codes, pairs = [], [], []
     for crop in crops:
         image = to_tensor(crop.image, session.device)
-        face = bare_face(session, crop)
-        pivot = session.inverter.first(image, face=face, steps=steps)
+        work, occluded = as_seen(session, crop)
+        seen = seen_maps(work, occluded, session.device)
+        pivot = session.inverter.first(image, **seen, steps=steps)
         code = torch.from_numpy(pivot.latent)[None].to(session.device)
-        row, made = judge(session, session.generator, image, code, face)
+        row, made = judge(session, session.generator, image, code, bare_face(session, crop))
         rows.append(row)
         codes.append(code)
         pairs.append((crop.image, made))
     return np.array(rows), codes, pairs
 
 
-def bare_face(session: Session, crop: AlignedCrop) -> torch.Tensor:
-    """Where a crop shows the face itself, ``[1, 1, 128, 128]``, as a run sees it."""
+def as_seen(session: Session, crop: AlignedCrop) -> tuple[FaceWork, np.ndarray | None]:
+    """A crop as a run works on it, and what it finds in front of it."""
     small = resize_map(crop.image, SMALL_SIZE)
     face = FaceWork(None, crop.quad_xy, None, crop=crop, small=small, visible=visible_face(crop, 128))
-    return uncovered(face, see_occluders(face, session), session.device)
+    return face, see_occluders(face, session)
+
+
+def bare_face(session: Session, crop: AlignedCrop) -> torch.Tensor:
+    """Where a crop shows the face itself, ``[1, 1, 128, 128]``, as a run sees it."""
+    return uncovered(*as_seen(session, crop), session.device)
 
 
 @torch.no_grad()

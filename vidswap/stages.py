@@ -37,10 +37,9 @@ from vidswap.witnesses import (
     CROP_SIZE,
     SEEN_SIZE,
     Occlusion,
-    covered,
     draw_mask,
     see_occluders,
-    uncovered,
+    seen_maps,
     visible_mask,
 )
 from vidswap.works import SMALL_SIZE, FaceWork, Work
@@ -307,8 +306,8 @@ class InvertFaces:
             occluded = see_occluders(face, self.session)
             pivot, state = self.session.inverter.step(
                 image, state if shot == work.shot else None,
-                face=uncovered(face, occluded, device), covered=covered(occluded, device),
-            )  # fmt: skip
+                **seen_maps(face, occluded, device),
+            )
             self.states[face.face.track_id] = (work.shot, state)
             made.append(replace(face, pivot=pivot, occluded=occluded))
         return work.with_faces(made)

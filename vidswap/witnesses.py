@@ -126,18 +126,22 @@ def draw_mask(
 
 
 def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
-    """Where the face itself is seen, ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
-    visible = torch.from_numpy(face.visible)[None, None].to(device)
-    covers = covered(occluded, device)
+    """Where the face itself is seen, ``[1, 1, 128, 128]``."""
+    maps = seen_maps(face, occluded, device)
+    visible, covers = maps["face"], maps["covered"]
     return visible if covers is None else visible * (1 - covers)
 
 
-def covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
-    """A map of occluders in the size that inversions look at, ``[1, 1, 128, 128]``."""
-    if occluded is None:
-        return None
-    covers = torch.from_numpy(occluded)[None, None].to(device)
-    return torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
+def seen_maps(
+    face: FaceWork, occluded: np.ndarray | None, device: torch.device
+) -> dict[str, torch.Tensor | None]:
+    """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
+    ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
+    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), None
+    if occluded is not None:
+        covers = torch.from_numpy(occluded)[None, None].to(device)
+        covers = torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
+    return {"face": visible, "covered": covers}
 
 
 @dataclass(frozen=True)

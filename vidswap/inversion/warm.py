@@ -72,9 +72,16 @@ class Inverter:
     curvature: Curvature | None = None
     """What scales the steps; None: Adam."""
 
-    def first(self, image: Tensor, *, face: Tensor | None = None, steps: int | None = None) -> Pivot:
+    def first(
+        self,
+        image: Tensor,
+        *,
+        face: Tensor | None = None,
+        covered: Tensor | None = None,
+        steps: int | None = None,
+    ) -> Pivot:
         """Invert a face with no history (a source photo, the first frame of a track)."""
-        pivot, _ = self.step(image, None, face=face, steps=steps)
+        pivot, _ = self.step(image, None, face=face, covered=covered, steps=steps)
         return pivot
 
     def step(
