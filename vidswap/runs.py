@@ -46,7 +46,7 @@ Log = Callable[[str], None]
 Tell = Callable[[int], None]
 
 _LOG = logging.getLogger(__name__)
-_TRIM_EVERY = 16
+_TRIM_EVERY = 4
 """Frames after which what the allocator holds free is given back."""
 _STATE = "state"
 _OWN = ("state", "joined", "marked", ".chunk-", ".joined", ".marked", ".vidswap-")

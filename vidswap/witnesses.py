@@ -26,6 +26,9 @@ SEEN_SIZE = 128
 """Side of the maps of what is seen of a face."""
 _SPECK = 0.002
 """Share of the face below which what covers it is not worth a second look."""
+_PARTS, _PARTS_GROWN = 4.0, 24.0
+"""How much more the pixels of mouth and eyes count in an inversion, and how far around them, in pixels of a
+1024 crop: lips that part and lids that close are few pixels of a face, but they are what it says."""
 _GUESS = 0.25
 """Probability up to which a pixel is still the face, and as far from 1 from which it is not."""
 
@@ -127,8 +130,7 @@ def draw_mask(
 
 def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
     """Where the face itself is seen, ``[1, 1, 128, 128]``."""
-    maps = seen_maps(face, occluded, device)
-    visible, covers = maps["face"], maps["covered"]
+    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), _covered(occluded, device)
     return visible if covers is None else visible * (1 - covers)
 
 
@@ -137,11 +139,22 @@ def seen_maps(
 ) -> dict[str, torch.Tensor | None]:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
-    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), None
-    if occluded is not None:
-        covers = torch.from_numpy(occluded)[None, None].to(device)
-        covers = torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
-    return {"face": visible, "covered": covers}
+    counts = face.visible
+    if face.crop.mesh_xyz is not None:
+        parts = face_mask(
+            face.crop.mesh_xyz, counts.shape[0], regions="eyes,mouth",
+            erode=-_PARTS_GROWN, feather=_PARTS_GROWN,
+        )  # fmt: skip
+        counts = counts * (1 + _PARTS * parts)
+    return {"face": torch.from_numpy(counts)[None, None].to(device), "covered": _covered(occluded, device)}
+
+
+def _covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
+    """A map of occluders in the size that inversions look at, ``[1, 1, 128, 128]``."""
+    if occluded is None:
+        return None
+    covers = torch.from_numpy(occluded)[None, None].to(device)
+    return torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
 
 
 @dataclass(frozen=True)

@@ -194,13 +194,13 @@ def _loss(
     config: InversionConfig,
     correction: Tensor | None,
 ) -> tuple[Tensor, float]:
-    """What a fit minimises, and the PSNR in the face."""
+    """What a fit minimises, and the PSNR where it matters."""
     made = generator.synthesize(code, size=target.image.shape[-1])
     if correction is not None:
         made = made + correction
     loss = reconstruction_loss(made, target, identity)
     loss = loss + config.w_pull * w_pull(code, generator.w_avg, generator.w_std)
-    return loss, face_psnr(made.detach(), target)
+    return loss, face_psnr(made.detach(), target, target.weight)
 
 
 @torch.no_grad()

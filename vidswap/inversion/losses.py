@@ -43,8 +43,8 @@ def fit_target(
     """Prepare an aligned face.
 
     :param image: ``[1, 3, S, S]`` in [-1, 1].
-    :param face: ``[1, 1, S, S]`` in [0, 1], the face; its pixels count most, because they are the ones that
-        are pasted. None: an ellipse.
+    :param face: ``[1, 1, S, S]``, about 1 in the face: its pixels count most, because they are the ones that
+        are pasted; more where small things matter, such as mouth and eyes. None: an ellipse.
     :param covered: ``[1, 1, S, S]`` in [0, 1], where something is in front of the face; nothing of it is
         explained. What does not count hardly steers a fit, but a fit in good steps finds it all the same.
     """
