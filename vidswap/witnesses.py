@@ -17,6 +17,7 @@ from vidswap.compositing import combine, doubt, face_mask, residual_occlusion, s
 from vidswap.compositing.arrays import smoothstep
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.identities import to_image, to_tensor
+from vidswap.inversion import Maps
 from vidswap.records import AlignedCrop
 from vidswap.session import Session
 from vidswap.works import FaceWork, Work
@@ -68,16 +69,16 @@ def asks_redrawn(face: FaceWork, session: Session) -> bool:
     if not options.occlusion:
         return False
     if options.occlusion_by == "network" and session.occlusion_net is not None:
-        return face.occluded is not None and _covers(face)
+        return face.occluded is not None and _covers(face.occluded, face)
     return True
 
 
-def _covers(face: FaceWork) -> bool:
+def _covers(occluded: np.ndarray, face: FaceWork) -> bool:
     """Whether anything to speak of is in front of the face."""
-    size = face.occluded.shape[0]
+    size = occluded.shape[0]
     mask = torch.from_numpy(face.solid)[None, None]
     inside = torch.nn.functional.interpolate(mask, (size, size), mode="area")[0, 0].numpy()
-    return float((face.occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
+    return float((occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
 
 
 def visible_mask(
@@ -115,7 +116,7 @@ def draw_mask(
 ) -> np.ndarray:
     """Mask ``[512, 512]`` of the regions that the settings name."""
     return face_mask(
-        crop.mesh_xyz,
+        crop.mesh,
         CROP_SIZE,
         regions=options.regions,
         erode=options.erode,
@@ -127,21 +128,27 @@ def draw_mask(
 
 def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
     """Where the face itself is seen, ``[1, 1, 128, 128]``."""
-    maps = seen_maps(face, occluded, device)
-    visible, covers = maps["face"], maps["covered"]
+    visible, covers = _visible(face, device), _covered(occluded, device)
     return visible if covers is None else visible * (1 - covers)
 
 
 def seen_maps(
     face: FaceWork, occluded: np.ndarray | None, device: torch.device
-) -> dict[str, torch.Tensor | None]:
+) -> Maps:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
-    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), None
-    if occluded is not None:
-        covers = torch.from_numpy(occluded)[None, None].to(device)
-        covers = torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
-    return {"face": visible, "covered": covers}
+    return {"face": _visible(face, device), "covered": _covered(occluded, device)}
+
+
+def _visible(face: FaceWork, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(face.visible)[None, None].to(device)
+
+
+def _covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
+    if occluded is None:
+        return None
+    covers = torch.from_numpy(occluded)[None, None].to(device)
+    return torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
 
 
 @dataclass(frozen=True)
