@@ -86,7 +86,7 @@ def check_reference(reference: str | os.PathLike[str] | None, faces: Sequence[st
         return
     if faces:
         raise UsageError(
-            "--reference and --face both say who is swapped: give the picture or the number, not both"
+            "--reference and --face both say who is meant: give the picture or the number, not both"
         )
     parse_reference(reference)
 
