@@ -128,7 +128,7 @@ def draw_mask(
 
 def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
     """Where the face itself is seen, ``[1, 1, 128, 128]``."""
-    visible, covers = _visible(face, device), _covered(occluded, device)
+    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), _covered(occluded, device)
     return visible if covers is None else visible * (1 - covers)
 
 
@@ -137,14 +137,11 @@ def seen_maps(
 ) -> Maps:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
-    return {"face": _visible(face, device), "covered": _covered(occluded, device)}
-
-
-def _visible(face: FaceWork, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(face.visible)[None, None].to(device)
+    return {"face": torch.from_numpy(face.visible)[None, None].to(device), "covered": _covered(occluded, device)}
 
 
 def _covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
+    """A map of occluders in the size that inversions look at, ``[1, 1, 128, 128]``."""
     if occluded is None:
         return None
     covers = torch.from_numpy(occluded)[None, None].to(device)
