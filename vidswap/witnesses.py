@@ -137,7 +137,8 @@ def seen_maps(
 ) -> Maps:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
-    return {"face": torch.from_numpy(face.visible)[None, None].to(device), "covered": _covered(occluded, device)}
+    visible = torch.from_numpy(face.visible)[None, None].to(device)
+    return {"face": visible, "covered": _covered(occluded, device)}
 
 
 def _covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
