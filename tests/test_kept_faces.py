@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vidswap.cache import ContentCache
+from vidswap.identities import SourceIdentity
 from vidswap.kept_faces import KeptChunks, kept_work
 from vidswap.records import Face, Frame, Pivot, PixelLayout
 from vidswap.snapshots import squeeze
@@ -68,7 +69,7 @@ def test_a_kept_face_comes_with_what_was_seen_in_front_of_it(tmp_path: Path) -> 
     seen = np.random.default_rng(0).integers(0, 256, (192, 192), np.uint8)
     kept = KeptChunks(ContentCache(tmp_path), {}, CPU)
     kept.put(0, [entry(0, seen), entry(1)], None)
-    selection = Selection("largest", None)
+    selection = Selection("largest", SourceIdentity("somebody", torch.zeros(0), torch.zeros(0)))
     first, second = (kept_work(kept.at(10 * i), frame(i), selection).faces[0] for i in (0, 1))
     assert np.array_equal(first.occluded, seen.astype(np.float32) / np.float32(255))
     assert second.occluded is None and second.inversion is None

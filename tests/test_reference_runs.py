@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from vidswap.cli.app import run as vidswap
 from vidswap.config import CompositeConfig, InversionConfig, MixConfig, RunConfig, RunsConfig, SmoothConfig
 from vidswap.errors import InputError, Interrupted, NoFaceError, UsageError
+from vidswap.exporting import export, read_latents
 from vidswap.identities import to_image
 from vidswap.pipeline import Swapper, preview
 from vidswap.reports import Progress
@@ -148,4 +151,55 @@ def test_pictures_that_name_nobody_are_refused(swapper: Swapper, folder: Path, t
             swapper.swap_video(clip, SOURCE, output, reference=folder / name)
     with pytest.raises(UsageError, match="--reference and --face both say who"):
         swapper.swap_video(clip, SOURCE, output, reference=folder / "left.png", face=["0"])
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------ exports
+
+
+def rows_of(exported: Path) -> list[dict]:
+    return [json.loads(line) for line in (exported / "landmarks.jsonl").read_text().splitlines()]
+
+
+def test_an_export_holds_only_the_person_of_the_picture(folder: Path, tmp_path: Path) -> None:
+    clip, hers, named = folder / "clip.mp4", tmp_path / "hers", tmp_path / "named"
+    kinds = ("landmarks", "latents")
+    report = export(clip, hers, what=kinds, config=CHEAP, reference=folder / "right.png")
+    assert (report.faces, report.tracks, report.warnings) == (FRAMES, 1, ())
+    rows = rows_of(hers)
+    assert len(rows) == FRAMES and all(row["box"][0] > 256 for row in rows)
+    (track,) = {row["track"] for row in rows}
+    assert read_latents(hers / "latents.safetensors").track.tolist() == [track] * FRAMES
+    manifest = json.loads((hers / "manifest.json").read_text())
+    assert manifest["reference"] == "right.png" and list(manifest["tracks"]) == [str(track)]
+
+    # Without inversion, and by the picture of both: other stages, the same person.
+    both = f"{folder / 'both.png'}#1"
+    assert vidswap(["export", str(clip), "-o", str(named), "--what", "landmarks", "--reference", both]) == 0
+    assert [row["box"] for row in rows_of(named)] == [row["box"] for row in rows]
+    assert json.loads((named / "manifest.json").read_text())["reference"] == "both.png#1"
+
+
+def test_an_export_of_somebody_who_is_not_there_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, absent = tmp_path / "out", folder / "absent.png"
+    command = ["export", folder / "clip.mp4", "-o", output, "--what", "quads", "--reference", absent]
+    assert vidswap([str(word) for word in command]) == 0
+    said = capsys.readouterr().err
+    assert "clip.mp4: nobody who looks like" in said and "2 people were seen, the nearest is 0." in said
+    assert json.loads((output / "manifest.json").read_text())["tracks"] == {}
+
+
+def test_pictures_that_name_nobody_are_refused_by_exports_too(folder: Path, tmp_path: Path) -> None:
+    clip, output = folder / "clip.mp4", tmp_path / "out"
+    for name, error, message in (
+        ("nobody.png", NoFaceError, "no face found in the reference"),
+        ("both.png", NoFaceError, "2 faces in the reference; choose one, left to right"),
+        ("none.png", InputError, "no such reference"),
+    ):
+        with pytest.raises(error, match=message):
+            export(clip, output, what=["quads"], config=CHEAP, reference=folder / name)
+    with pytest.raises(UsageError, match="--reference and --face both say who"):
+        export(clip, output, what=["quads"], config=CHEAP, reference=folder / "left.png", face="all")
     assert list(tmp_path.iterdir()) == []

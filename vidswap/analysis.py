@@ -312,5 +312,5 @@ def _outline(work: Work) -> State:
 
 
 def _ghost(outline: State) -> Work:
-    faces = (FaceWork(f["face"], f["quad"], None, pivot=f["pivot"]) for f in outline["faces"])
+    faces = (FaceWork(f["face"], f["quad"], pivot=f["pivot"]) for f in outline["faces"])
     return Work(None, outline["shot"], tuple(faces))  # type: ignore[arg-type]

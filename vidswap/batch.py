@@ -329,7 +329,8 @@ class _Journal:
 
 def _weights_key() -> dict[str, str]:
     """SHA-256 of all weights that a swap may use, whether they are fetched yet or not."""
-    return {name: entry.sha256 for name, entry in {**weights.CATALOGUE, **weights.read_assets()}.items()}
+    fetched = {name: entry.sha256 for name, entry in weights.CATALOGUE.items()}
+    return fetched | {name: asset.sha256 for name, asset in weights.read_assets().items()}
 
 
 def _source_key(text: str) -> str:

@@ -171,7 +171,8 @@ def frame_mask(mask: FloatArray, quad: np.ndarray, frame: Frame) -> FloatArray:
     if box is not None:
         pixels, coverage = paste_sample(mask, stored, box, mode="bilinear")
         left, top, right, bottom = box
-        whole[top:bottom, left:right] = pixels[..., 0] * coverage
+        part = pixels[..., 0]
+        whole[top:bottom, left:right] = part if coverage is None else part * coverage
     return whole
 
 
@@ -246,11 +247,13 @@ class ExportFiles:
         self.tables: dict[str, TensorTable] = {}
         if "latents" in kinds:
             codes = Column("codes", "float32", (session.generator.n_styles, 512))
-            columns = (*_INDEX, codes, Column("error", "float32"))
-            self.tables["latents"] = TensorTable(folder / "latents.safetensors", columns)
+            self.tables["latents"] = TensorTable(
+                folder / "latents.safetensors", (*_INDEX, codes, Column("error", "float32"))
+            )
         if "embeddings" in kinds:
-            columns = (*_INDEX, Column("embeddings", "float32", (128,)))
-            self.tables["embeddings"] = TensorTable(folder / "embeddings.safetensors", columns)
+            self.tables["embeddings"] = TensorTable(
+                folder / "embeddings.safetensors", (*_INDEX, Column("embeddings", "float32", (128,)))
+            )
         in_video = "masks" in kinds and mask_format == "ffv1"
         self.video = MaskVideo(folder / "masks.mkv", info) if in_video else None
 

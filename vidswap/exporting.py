@@ -4,7 +4,8 @@ An export is a folder:
 
 * ``manifest.json``: ``format`` (``vidswap-export``), ``format_version``, ``vidswap``, ``target``
   (name, content key, sizes, rotation, pixel aspect ratio), ``time_base``, ``frames``, ``tracks``
-  (a person each: faces, first and last pts), ``what``, ``generator``, ``settings``, ``weights``
+  (a person each: faces, first and last pts), ``reference`` (file name of the picture of the one
+  person who was wanted, with its ``#1``, or null), ``what``, ``generator``, ``settings``, ``weights``
   (SHA-256 by name) and ``files`` (bytes and SHA-256 of all but the manifest and pictures).
 * ``frames.jsonl``: a line a frame: ``frame`` (from 0 at the first one exported), ``pts``,
   ``seconds``, ``shot``, ``tracks`` seen in it.
@@ -33,6 +34,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -47,7 +49,7 @@ from vidswap.cache import temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import OutputError, UsageError
 from vidswap.export_files import ExportFiles, NewFolder, all_files
-from vidswap.identities import SourceIdentity
+from vidswap.identities import SourceIdentity, prepare_reference
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.machine import usable_cores
 from vidswap.parquet_rows import require_pyarrow
@@ -55,6 +57,7 @@ from vidswap.reports import Progress
 from vidswap.runs import input_key, kept_chunks
 from vidswap.session import Session
 from vidswap.settings import as_dict
+from vidswap.sources import check_reference
 from vidswap.stages import (
     CropFaces,
     FindFaces,
@@ -98,7 +101,8 @@ def export(
     *,
     what: Sequence[str] = ("masks", "latents", "landmarks", "quads"),
     config: RunConfig | None = None,
-    face: str = "all",
+    face: str | None = None,
+    reference: str | Path | None = None,
     start_seconds: float | None = None,
     end_seconds: float | None = None,
     mask_format: str = "png",
@@ -115,13 +119,17 @@ def export(
     faces has found already is taken from the cache, and what is found here is kept for one.
 
     :param output: folder, absent or empty unless ``force``; it appears whole or not at all.
-    :param what: some of :data:`KINDS`. :param face: ``all``, ``largest`` or track numbers ``0,2``.
+    :param what: some of :data:`KINDS`. :param face: ``all`` (also when None), ``largest`` or track numbers
+        ``0,2``.
+    :param reference: picture of the only person who is wanted, whatever number they get.
     :param mask_format: ``png``, a picture a face, or ``ffv1``, one video.
     :param npz: write the latents as ``.npz`` as well.
     :param landmark_format: ``jsonl``, or ``parquet``, which needs pyarrow.
-    :raises UsageError: unknown words, or the output is there. :raises InputError: no such clip.
-    :raises OutputError: it cannot be written.
+    :raises UsageError: unknown words, or the output is there. :raises InputError: no such clip or picture.
+    :raises NoFaceError: the reference shows no face, or several. :raises OutputError: it cannot be written.
     """
+    check_reference(reference, () if face is None else (face,))
+    face = "all" if face is None else face
     kinds = _checked(what, face, mask_format, npz, landmark_format)
     target, output = Path(target), Path(output)
     if output.suffix and not output.is_dir():
@@ -132,18 +140,28 @@ def export(
     _require_replaceable(output)
     session = Session(config or RunConfig())
     log(f"exporting {', '.join(sorted(kinds))} on {session.device}")
-    run = _Export(session, info, kinds, mask_format, npz, progress, landmark_format == "parquet")
+    person = None if reference is None else prepare_reference(session, os.fspath(reference))
+    selection = Selection(face, _NOBODY, reference=person)
+    run = _Export(session, info, selection, kinds, mask_format, npz, progress, landmark_format == "parquet")
     try:
         with NewFolder(output, temporary_beside(output.absolute())) as folder:
-            run(folder, face, start_seconds, end_seconds)
+            run(folder, start_seconds, end_seconds)
     except OSError as error:
         raise OutputError(
             f"cannot write {output} ({error.strerror or error}): free some space or choose another -o"
         ) from error
-    warnings = () if run.tracks else (f"no face was found in {target.name}",)
+    warnings = () if run.tracks else (_nobody_found(target, selection),)
     faces = sum(track["faces"] for track in run.tracks.values())
     seconds = time.perf_counter() - began
     return ExportReport(output, run.frames, faces, len(run.tracks), seconds, warnings)
+
+
+def _nobody_found(target: Path, selection: Selection) -> str:
+    """Why an export holds no face, for the user."""
+    person, sought = selection.reference, selection.sought
+    if person is not None and sought is not None and sought.people:
+        return f"{target.name}: {sought.describe(person.label)}"
+    return f"no face was found in {target.name}"
 
 
 def _require_replaceable(output: Path) -> None:
@@ -206,6 +224,7 @@ class _Export:
 
     session: Session
     info: VideoInfo
+    selection: Selection
     kinds: frozenset[str]
     mask_format: str
     npz: bool
@@ -216,10 +235,8 @@ class _Export:
     """A guess for the progress bar only; containers lie about it."""
     tracks: dict[int, dict[str, int]] = field(default_factory=dict)
 
-    def __call__(
-        self, folder: Path, face: str, start: float | None, end: float | None
-    ) -> None:
-        began, session = time.perf_counter(), self.session
+    def __call__(self, folder: Path, start: float | None, end: float | None) -> None:
+        began, session, selection = time.perf_counter(), self.session, self.selection
         self.total = _frames_total(self.info, start, end)
         with ExitStack() as stack:
             files = ExportFiles(
@@ -230,7 +247,6 @@ class _Export:
             reader = stack.enter_context(
                 open_frames(self.info.path, start_seconds=start, end_seconds=end, info=self.info)
             )
-            selection = Selection(face, _NOBODY)
             kept = kept_chunks(session, self.info, selection, (start, end), keep=self.inverts)
             run = Analysis(session, selection, kept, session.config.runs.chunk_frames)
             stages = self._stages(run)
@@ -304,7 +320,7 @@ class _Export:
         }
 
     def _write_manifest(self, folder: Path) -> None:
-        info = self.info
+        info, person = self.info, self.selection.reference
         listed = [path for path in all_files(folder) if path.suffix != ".png"]
         known, used = set(weights.names()), _FINDING + (_INVERTING if self.inverts else ())
         used += ("occlusion",) if self.occludes else ()
@@ -323,6 +339,8 @@ class _Export:
             "time_base": str(info.time_base),
             "frames": self.frames,
             "tracks": {str(number): self.tracks[number] for number in sorted(self.tracks)},
+            # Without folders: an export may be passed on.
+            "reference": None if person is None else Path(person.label).name,
             "what": [kind for kind in KINDS if kind in self.kinds],
             "generator": self._generator,
             "settings": as_dict(self.session.config),

@@ -43,7 +43,8 @@ def optical_flow(first: Tensor, second: Tensor, *, levels: int = 5, iterations: 
         )
     pyramid = [(first, second)]
     while len(pyramid) < levels and min(pyramid[-1][0].shape[2:]) >= 32:
-        pyramid.append(tuple(_half(image) for image in pyramid[-1]))
+        first, second = pyramid[-1]
+        pyramid.append((_half(first), _half(second)))
     flow = first.new_zeros(first.shape[0], 2, *pyramid[-1][0].shape[2:])
     for a, b in reversed(pyramid):
         if flow.shape[2:] != a.shape[2:]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidswap import warp
-from vidswap.cache import content_key
+from vidswap.cache import JSON, content_key
 from vidswap.compositing import face_mask
 from vidswap.errors import NoFaceError
 from vidswap.faces import align_quad, face_in_crop
@@ -98,15 +98,15 @@ def prepare_source(
 
 def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None]) -> SourceIdentity:
     generator = session.generator
-    if spec.kind == "synthetic":
+    if spec.seed is not None:
         code = generator.sample(spec.seed)[:, None].repeat(1, generator.n_styles, 1)
         with torch.no_grad():
             embedding = session.identity.embed_aligned(generator.synthesize(code, size=generator.resolution))
         return SourceIdentity(str(spec), code, embedding)
     inversion = replace(session.config.inversion, full_steps=0)
-    key = {
+    key: dict[str, JSON] = {
         "version": _VERSION,
-        "photo": content_key(spec.path),
+        "photo": content_key(spec.photo),
         "face": spec.face_index,
         "generator": generator.identifier,
         "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith(("next", "rest"))},
@@ -138,7 +138,7 @@ def prepare_reference(session: Session, text: str) -> Reference:
     crop = source_crop(session, spec, word="reference")
     with torch.no_grad():
         embedding = session.identity.embed_aligned(to_tensor(crop.image, session.device))
-    key = f"{content_key(spec.path)}#{'' if spec.face_index is None else spec.face_index}"
+    key = f"{content_key(spec.photo)}#{'' if spec.face_index is None else spec.face_index}"
     return Reference(str(spec), key, embedding[0].cpu().numpy())
 
 
@@ -148,7 +148,7 @@ def source_crop(session: Session, spec: SourceSpec, *, word: str = "source") -> 
     :param word: what messages call it.
     :raises NoFaceError: no face, or several and no index given (``photo.jpg#1``).
     """
-    with open_frames(spec.path) as frames:
+    with open_frames(spec.photo) as frames:
         frame = next(iter(frames))
     rgb, (scale, _) = read_rgb8(frame, max_side=_SOURCE_SIDE)
     faces = session.new_finder().find(rgb, 0.0, scale=scale)

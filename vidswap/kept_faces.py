@@ -134,6 +134,8 @@ def kept_work(entry: State, frame: Frame, selection: Selection) -> Work:
     faces = []
     for kept in entry["faces"]:
         source = selection.per_track.get(kept["face"].track_id, selection.source)
+        if source is None:  # nobody is put onto this one
+            continue
         pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
         made = FaceWork(kept["face"], kept["quad"], source, pivot=pivot)
         faces.append(replace(made, occluded=_seen(kept["occluded"]), inversion=_seen(kept["inversion"])))

@@ -129,8 +129,8 @@ class Swapper:
         self, source: str | Sequence[str], face: Sequence[str], reference: str | Path | None = None
     ) -> Selection:
         if reference is not None:
-            wanted = prepare_reference(self.session, os.fspath(reference))  # first: it is quick to refuse
-            return Selection("reference", self.source(source), reference=wanted)
+            person = prepare_reference(self.session, os.fspath(reference))  # first: it is quick to refuse
+            return Selection("reference", self.source(source), reference=person)
         pairs: dict[int, SourceIdentity] = {}
         wanted = self.config.faces.select
         numbers = []

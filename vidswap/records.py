@@ -27,6 +27,12 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _there(array: FloatArray | None, name: str) -> FloatArray:
+    if array is None:
+        raise ValueError(f"{name}: expected an array, got None")
+    return array
+
+
 @dataclass(frozen=True)
 class PixelLayout:
     """How the samples of a decoded picture are stored."""
@@ -142,6 +148,14 @@ class Face:
             )
 
     @property
+    def mesh(self) -> FloatArray:
+        """:attr:`mesh_xyz` of a face that was fitted.
+
+        :raises ValueError: it has none.
+        """
+        return _there(self.mesh_xyz, "mesh_xyz")
+
+    @property
     def size_px(self) -> float:
         """Longer side of the box, in display pixels."""
         left, top, right, bottom = self.box_xyxy
@@ -169,6 +183,14 @@ class AlignedCrop:
             f"image: expected [S, S, 3], got {self.image.shape}",
         )
         _require(self.quad_xy.shape == (4, 2), f"quad_xy: expected [4, 2], got {self.quad_xy.shape}")
+
+    @property
+    def mesh(self) -> FloatArray:
+        """:attr:`mesh_xyz` of the crop of a face that was fitted.
+
+        :raises ValueError: it has none.
+        """
+        return _there(self.mesh_xyz, "mesh_xyz")
 
     @property
     def size(self) -> int:

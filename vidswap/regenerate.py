@@ -114,7 +114,7 @@ class Regenerate:
             return None
         _, amounts, response = self.steered[face.face.track_id]
         hidden = covered_measures(face, steering.names)
-        wanted = steering.measures(face.crop.mesh_xyz, face.crop.iris_xy)
+        wanted = steering.measures(face.crop.mesh, face.crop.iris_xy)
         steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
         return _Steered(steering, wanted, hidden, steps)
 
@@ -128,7 +128,7 @@ class Regenerate:
             return
         steering, hidden = now.steering, now.hidden
         iris = None if drawn.iris_xy is None else drawn.iris_xy / size
-        answered = steering.measures(drawn.mesh_xyz / size, iris)
+        answered = steering.measures(drawn.mesh / size, iris)
         shot, amounts, response = self.steered[track]
         response = steering.learnt(response, now.wanted, answered, now.steps, hidden)
         amounts = steering.follow(amounts, steering.error(now.wanted, answered), hidden)
@@ -169,7 +169,7 @@ class Regenerate:
 
     def _face_drawn(self, image: np.ndarray, face: FaceWork) -> Face | None:
         """Mesh of the new face, in pixels of ``image``; None where it is not to be believed."""
-        start = face.crop.mesh_xyz * image.shape[0]
+        start = face.crop.mesh * image.shape[0]
         found = self._mesher.refine(
             (image * 255 + 0.5).astype(np.uint8, order="C"),
             Face(
@@ -204,7 +204,7 @@ class SeatFaces:
         solid = np.minimum(face.solid, self._new_face_mask(drawn, image.shape[0], face))
         glances = Glance(image), Glance(face.crop.image)
         if whole_face:
-            mesh = face.crop.mesh_xyz
+            mesh = face.crop.mesh
             solid = solid * bare_forehead(*glances, solid, mesh)
             image = carry_skin_on(image, solid, mesh, glance=glances[0])
         solid = self._steady_mask(solid, face, placement, before)
@@ -226,8 +226,8 @@ class SeatFaces:
             return None
         seen = uncovered(face, face.occluded, torch.device("cpu"))[0, 0].numpy()
         placement, state = follow(
-            image, None if drawn is None else drawn.mesh_xyz[:, :2] / image.shape[0],
-            face.small, face.crop.mesh_xyz[:, :2], seen, before,
+            image, None if drawn is None else drawn.mesh[:, :2] / image.shape[0],
+            face.small, face.crop.mesh[:, :2], seen, before,
             frames=smooth.motion, shade=smooth.shade,
         )  # fmt: skip
         self.motion[face.face.track_id] = work.shot, state, work.frame.index
@@ -244,7 +244,7 @@ class SeatFaces:
         left, top, right, bottom = (edge * size // TILES for edge in window)
         image = placement.moved(image, np.s_[top:bottom, left:right])
         if drawn is not None:
-            mesh = placement.moved_points(drawn.mesh_xyz / size) * size
+            mesh = placement.moved_points(drawn.mesh / size) * size
             drawn = replace(drawn, mesh_xyz=mesh.astype(np.float32))
         return image, drawn
 
@@ -255,7 +255,7 @@ class SeatFaces:
         if drawn is None or options.regions != "face":
             return np.ones_like(face.solid)
         return face_mask(
-            drawn.mesh_xyz / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
+            drawn.mesh / size, CROP_SIZE, erode=options.erode - _SLACK, feather=options.feather
         )
 
     def _steady_mask(
@@ -275,7 +275,7 @@ class SeatFaces:
         drawn = glances[0] if glances[0].shows(image) else image
         last = self.beards.get(track)
         beyond, share = beard_beyond(
-            drawn, glances[1], face.solid, crop.mesh_xyz,
+            drawn, glances[1], face.solid, crop.mesh,
             occluded=face.occluded, share=last[1] if last and last[0] == shot else None,
         )  # fmt: skip
         self.beards[track] = shot, share

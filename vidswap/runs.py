@@ -439,7 +439,7 @@ def _networks(session: Session) -> dict[str, str]:
     return found
 
 
-def _network_hashes() -> dict[str, JSON]:
+def _network_hashes() -> dict[str, str]:
     return {name: _hash(name) for name in _NETWORKS if weights.available(name)}
 
 
@@ -447,5 +447,5 @@ def _hash(name: str) -> str:
     return content_key(weights.locate(name)).partition("-")[2]
 
 
-def _versions() -> dict[str, JSON]:
+def _versions() -> dict[str, str]:
     return {"vidswap": __version__, "torch": torch.__version__, **library_versions()}

@@ -17,6 +17,7 @@ from vidswap.machine import multiplies_bfloat16, usable_cores
 from vidswap.mixing import Mixer, Steering, make_mixer
 from vidswap.mixing.directions import load_directions
 from vidswap.models import Generator, load_generator
+from vidswap.models.encoder import FaceEncoder, load_encoder
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 
@@ -72,11 +73,9 @@ class Session:
         return DlibIdentity.load(weights.locate("dlib-resnet")).to(self.device)
 
     @cached_property
-    def encoder(self) -> torch.nn.Module | None:
+    def encoder(self) -> FaceEncoder | None:
         if not self.config.inversion.encoder or not weights.available("encoder"):
             return None
-        from vidswap.models.encoder import load_encoder
-
         return load_encoder(weights.locate("encoder"), weights.locate, self.identity).to(self.device)
 
     @cached_property

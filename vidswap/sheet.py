@@ -73,8 +73,9 @@ def preview(
         counts.append(len(found))
     if not rows:
         at = f"the frames at {', '.join(map(str, at_seconds))} s"
-        if selection.sought is not None and selection.sought.people:
-            raise NoFaceError(f"{target}, {at}: {selection.sought.describe(selection.reference.label)}")
+        sought, person = selection.sought, selection.reference
+        if sought is not None and person is not None and sought.people:
+            raise NoFaceError(f"{target}, {at}: {sought.describe(person.label)}")
         raise NoFaceError(f"{target}: no face in {at}")
     _write(rows, labels, output)
     return PreviewReport(

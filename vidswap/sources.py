@@ -35,6 +35,16 @@ class SourceSpec:
         if (self.kind == "synthetic") != (self.seed is not None and self.path is None):
             raise ValueError(f"SourceSpec: a synthetic source has a seed and no path, got {self}")
 
+    @property
+    def photo(self) -> Path:
+        """:attr:`path` of a photo.
+
+        :raises ValueError: the source is a person who does not exist.
+        """
+        if self.path is None:
+            raise ValueError(f"source: expected a photo, got {self}")
+        return self.path
+
     def __str__(self) -> str:
         if self.kind == "synthetic":
             return f"{SYNTHETIC_PREFIX}{self.seed}"
@@ -76,7 +86,7 @@ def check_reference(reference: str | os.PathLike[str] | None, faces: Sequence[st
         return
     if faces:
         raise UsageError(
-            "--reference and --face both say who is swapped: give the picture or the number, not both"
+            "--reference and --face both say who is meant: give the picture or the number, not both"
         )
     parse_reference(reference)
 

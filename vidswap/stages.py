@@ -342,7 +342,7 @@ class PasteFaces:
         pasted, skin = mask, mask
         if face.beyond is not None:
             pasted = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
-            skin = above_beard(mask, crop.mesh_xyz)
+            skin = above_beard(mask, crop.mesh)
         image, state = matcher(
             swap.image, crop.image, skin, state if shot == work.shot else None,
             shown=None if whole else pasted,

@@ -94,6 +94,7 @@ def _write_sheet(pictures: list[np.ndarray], path: Path) -> None:
 
 
 def _summary(number: int, found: _Seen, thumbnails: Path | None) -> TrackSummary:
+    left, top, right, bottom = (float(value) for value in found.best.box_xyxy)
     return TrackSummary(
         track_id=number,
         first_seconds=found.first,
@@ -101,7 +102,7 @@ def _summary(number: int, found: _Seen, thumbnails: Path | None) -> TrackSummary
         frames=found.frames,
         size_px=found.best.size_px,
         score=found.best.score,
-        box_xyxy=tuple(float(value) for value in found.best.box_xyxy),
+        box_xyxy=(left, top, right, bottom),
         best_seconds=found.best_seconds,
         thumbnail=thumbnails,
     )

@@ -17,6 +17,7 @@ from vidswap.compositing import combine, doubt, face_mask, residual_occlusion, s
 from vidswap.compositing.arrays import smoothstep
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.identities import to_image, to_tensor
+from vidswap.inversion import Maps
 from vidswap.records import AlignedCrop
 from vidswap.session import Session
 from vidswap.works import FaceWork, Work
@@ -71,16 +72,16 @@ def asks_redrawn(face: FaceWork, session: Session) -> bool:
     if not options.occlusion:
         return False
     if options.occlusion_by == "network" and session.occlusion_net is not None:
-        return face.occluded is not None and _covers(face)
+        return face.occluded is not None and _covers(face.occluded, face)
     return True
 
 
-def _covers(face: FaceWork) -> bool:
+def _covers(occluded: np.ndarray, face: FaceWork) -> bool:
     """Whether anything to speak of is in front of the face."""
-    size = face.occluded.shape[0]
+    size = occluded.shape[0]
     mask = torch.from_numpy(face.solid)[None, None]
     inside = torch.nn.functional.interpolate(mask, (size, size), mode="area")[0, 0].numpy()
-    return float((face.occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
+    return float((occluded * inside).sum()) > _SPECK * max(float(inside.sum()), 1.0)
 
 
 def visible_mask(
@@ -118,7 +119,7 @@ def draw_mask(
 ) -> np.ndarray:
     """Mask ``[512, 512]`` of the regions that the settings name."""
     return face_mask(
-        crop.mesh_xyz,
+        crop.mesh,
         CROP_SIZE,
         regions=options.regions,
         erode=options.erode,
@@ -136,7 +137,7 @@ def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device)
 
 def seen_maps(
     face: FaceWork, occluded: np.ndarray | None, device: torch.device
-) -> dict[str, torch.Tensor | None]:
+) -> Maps:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
     counts = face.visible

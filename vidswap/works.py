@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from vidswap.records import AlignedCrop, Face, Frame, Pivot, Swap
 
 SMALL_SIZE = 192
 """Side of a face's small picture: what motion and occluders are read from."""
+_LATER: Any = None
+"""Of what each face has once the stage that makes it has run: the stages after it read it without asking, and
+the order of the stages sees to it that they may. What a face may well never have is typed ``| None``."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,16 @@ class FaceWork:
     face: Face
     quad: np.ndarray
     """``[4, 2]`` display coordinates."""
-    source: SourceIdentity
-    crop: AlignedCrop | None = None
-    small: np.ndarray | None = None
+    source: SourceIdentity = _LATER
+    crop: AlignedCrop = _LATER
+    small: np.ndarray = _LATER
     """``[192, 192, 3]`` the crop's picture, small."""
-    solid: np.ndarray | None = None
+    solid: np.ndarray = _LATER
     """``[512, 512]`` mask of the regions that are swapped, occluders not yet taken out."""
-    visible: np.ndarray | None = None
+    visible: np.ndarray = _LATER
     """``[128, 128]`` where the crop shows the face."""
-    pivot: Pivot | None = None
-    swap: Swap | None = None
+    pivot: Pivot = _LATER
+    swap: Swap = _LATER
     drawn: Face | None = None
     """The new face's mesh, in pixels of its picture; None where it is not to be believed."""
     inversion: np.ndarray | None = None

@@ -72,6 +72,22 @@ def test_swap_refuses(call, tmp_path, monkeypatch, args, code, message):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--reference", "none.png"], 3, "no such reference: none.png"),
+        (["--reference", "synthetic:1"], 2, "expected a picture of a person"),
+        (["--reference", "a.png", "--face", "all"], 2, "--reference and --face both"),
+    ],
+)
+def test_export_refuses(call, tmp_path, monkeypatch, args, code, message):
+    monkeypatch.chdir(tmp_path)
+    found, out, err = call("export", "clip.mp4", "-o", "out", *args)
+    assert (found, out) == (code, "")
+    assert message in err and err.startswith("vidswap: error: ") and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_targets_and_outputs_that_cannot_be(call, tmp_path, photo):
     output = tmp_path / "out.mp4"
     text = tmp_path / "text.mp4"

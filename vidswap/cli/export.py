@@ -8,9 +8,18 @@ from typing import Any
 import click
 
 from vidswap.cli.logs import State, one_line
-from vidswap.cli.options import PATH, TIME, config_options, force_option, log_options, make_config
+from vidswap.cli.options import (
+    PATH,
+    TIME,
+    config_options,
+    force_option,
+    log_options,
+    make_config,
+    reference_option,
+)
 from vidswap.cli.progress import ProgressView, clock
 from vidswap.errors import UsageError
+from vidswap.sources import check_reference
 
 
 @click.command("export", short_help="Write masks, latents, crops, landmarks of a clip.")
@@ -26,9 +35,10 @@ from vidswap.errors import UsageError
 @click.option("--start", type=TIME, metavar="TIME", help="First moment that is looked at.")
 @click.option("--end", type=TIME, metavar="TIME", help="Moment to stop at.")
 @click.option(
-    "--face", default="all", show_default=True, metavar="WHICH",
-    help="all, largest, or numbers that `vidswap faces` shows: 0,2.",
+    "--face", metavar="WHICH",
+    help="all (the default), largest, or numbers that `vidswap faces` shows: 0,2.",
 )  # fmt: skip
+@reference_option
 @click.option(
     "--masks", "mask_format", default="png", show_default=True, metavar="png|ffv1",
     help="Masks as a picture a face, or as one lossless video.",
@@ -50,7 +60,8 @@ def export_command(
     what: str,
     start: float | None,
     end: float | None,
-    face: str,
+    face: str | None,
+    reference: str | None,
     mask_format: str,
     npz: bool,
     landmark_format: str,
@@ -67,6 +78,7 @@ def export_command(
     vidswap export clip.mp4 -o clip-export/
     vidswap export clip.mp4 -o masks/ --what masks --masks ffv1 --set composite.occlusion=false
     vidswap export clip.mp4 -o faces/ --what crops,landmarks --face largest
+    vidswap export clip.mp4 -o hers/ --reference her.png
 
     Latents need inversion, about as long as a swap; so do masks, unless composite.occlusion is
     off. manifest.json in FOLDER says what is there and with which settings and weights it was made.
@@ -76,7 +88,9 @@ def export_command(
         raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
     config, _ = make_config(preset, config_file, settings, {"device": ("--device", named["device"])})
 
-    from vidswap.exporting import export
+    check_reference(reference, () if face is None else (face,))
+
+    from vidswap.exporting import export  # after the checks, which cost nothing
 
     with ProgressView() as view:
         report = export(
@@ -85,6 +99,7 @@ def export_command(
             what=[name.strip() for name in what.split(",") if name.strip()],
             config=config,
             face=face,
+            reference=reference,
             start_seconds=start,
             end_seconds=end,
             mask_format=mask_format,

@@ -124,7 +124,7 @@ def reference_option(command: F) -> F:
     """``--reference``."""
     return click.option(
         "--reference", metavar="PICTURE",
-        help="Swap only the person of the clip who looks like this picture; people.png#1 takes the second "
+        help="Only the person of the clip who looks like this picture; people.png#1 takes the second "
         "face from the left.",
     )(command)  # fmt: skip
 

@@ -66,8 +66,9 @@ def resize_map(values: NDArray[np.floating], size: int) -> FloatArray:
 def enlarged_part(field: torch.Tensor, size: int, inner: tuple[slice, slice]) -> torch.Tensor:
     """Rows and columns ``inner`` of a field enlarged to ``size``."""
     cells = field.shape[-1]
+    rows, columns = inner
     if size % cells:
-        return resize(field, size)[(..., *inner)]
+        return resize(field, size)[..., rows, columns]
     step = size // cells
     # One cell more on each side, so that the cut is not taken for the field's edge.
     low = [max(0, span.start // step - 1) for span in inner]
@@ -126,7 +127,7 @@ def _blur_matrix(side: int, radius: int, sigma: float) -> torch.Tensor:
     return torch.from_numpy(matrix.astype(np.float32))
 
 
-def widest(values: NDArray[np.floating], reach: int) -> FloatArray:
+def widest(values: NDArray[np.floating | np.bool_], reach: int) -> FloatArray:
     """The largest value of a map ``[h, w]`` within ``reach`` pixels in rows and columns."""
     out = np.array(values, dtype=np.float32)
     for axis in (0, 1):

@@ -94,14 +94,14 @@ def carry_skin_on(
     if there[inside > 0].max(initial=0.0) < _LEAST:
         return drawn
     # A pixel wider than seen: at the edge of the cheek the two are mixed.
-    there = gaussian_blur(to_tensor(widest(there, 1)), 0.8)
+    shown = gaussian_blur(to_tensor(widest(there, 1)), 0.8)
     known = to_tensor((1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0)) + 1e-4)
     carried = gaussian_blur(glance.rgb * known, _SPREAD) / gaussian_blur(known, _SPREAD)
     # Where nothing changes the picture stays as it is: most of it.
-    inner = span_of(there[0, 0].numpy() > 0, room=1)
+    inner = span_of(shown[0, 0].numpy() > 0, room=1)
     size, out = drawn.shape[0], np.array(drawn, dtype=np.float32)
     rows, columns = (slice(s.start * size // _SIZE, -(-s.stop * size // _SIZE)) for s in inner)
-    share, colour = (enlarged_part(one, size, (rows, columns)) for one in (there, carried))
+    share, colour = (enlarged_part(one, size, (rows, columns)) for one in (shown, carried))
     part = torch.lerp(to_tensor(drawn)[..., rows, columns], colour, share)
     out[rows, columns] = part[0].permute(1, 2, 0).numpy()
     return out

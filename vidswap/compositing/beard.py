@@ -164,14 +164,14 @@ def _darker(one: FloatArray, two: FloatArray, cheeks: np.ndarray) -> FloatArray:
     """By how much the second of two pictures in L*a*b* is darker and greyer than the first, ``[n, n]``."""
     colour = [np.hypot(lab[..., 1], lab[..., 2]) for lab in (one, two)]
     difference = one[..., 0] - two[..., 0] + _GREYER * (colour[0] - colour[1])
-    difference = to_array(gaussian_blur(to_tensor(difference), 1.0))
+    smooth = to_array(gaussian_blur(to_tensor(difference), 1.0))
     # Light from the side: a line through what the halves of the cheeks say.
     columns = np.broadcast_to(np.arange(_SIZE, dtype=np.float32), cheeks.shape)
     middle = float(np.median(columns[cheeks]))
     halves = [cheeks & (columns <= middle), cheeks & (columns >= middle)]
-    (x0, y0), (x1, y1) = ((np.median(columns[h]), np.median(difference[h])) for h in halves)
+    (x0, y0), (x1, y1) = ((np.median(columns[h]), np.median(smooth[h])) for h in halves)
     light = y0 + (y1 - y0) * np.clip((columns - x0) / max(x1 - x0, 1.0), -0.5, 1.5)
-    return difference - light
+    return smooth - light
 
 
 def _broad_only(occluded: FloatArray) -> FloatArray:

@@ -154,7 +154,8 @@ class ColorMatcher:
         if inner is None:
             return image
         # A copy: what follows is done in place.
-        part = to_tensor(image)[(..., *inner)].clone(memory_format=torch.contiguous_format)
+        rows, columns = inner
+        part = to_tensor(image)[..., rows, columns].clone(memory_format=torch.contiguous_format)
         out = _table_applied(part, _lab_table(state, self.strength), finest=size > _TABLE_SIDE)
         if self.method == "blocks" and state.log_field is not None:
             field = torch.exp(to_tensor(state.log_field) * self.strength)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor
 from vidswap.errors import UsageError
@@ -74,9 +75,9 @@ def match_detail(
     if face.sum() < 16 * _BLOCK**2:
         return swap_image
     # Nothing looks farther than a few pixels beyond the face. Blocks begin where they would in the whole.
-    inner = span_of(face, room=max(side // 16, _LOOK_PX), cell=_BLOCK)
+    rows, columns = inner = span_of(face, room=max(side // 16, _LOOK_PX), cell=_BLOCK)
     seen = face[inner]
-    swap = _reduce(to_tensor(swap_image), side)[(..., *inner)].contiguous()
+    swap = _reduce(to_tensor(swap_image), side)[..., rows, columns].contiguous()
     target_luma = to_array(_reduce(luma(to_tensor(target_crop)), side))[inner]
     swap_luma = luma(swap)
     enlarged = side < target_crop.shape[0]
@@ -96,13 +97,13 @@ def match_detail(
     change = softened - swap
     if missing >= _MIN_GRAIN:
         kept = _PASTE_KEEPS if side < size else 1.0
-        change += _grain(side, seed)[(..., *inner)] * (min(missing, _MAX_GRAIN) / kept)
+        change += _grain(side, seed)[..., rows, columns] * (min(missing, _MAX_GRAIN) / kept)
     elif sigma == 0:
         return swap_image
     return _carried(swap_image, change, inner, side)
 
 
-def noise_level(grey: FloatArray, mask: FloatArray) -> float:
+def noise_level(grey: FloatArray, mask: FloatArray | NDArray[np.bool_]) -> float:
     """Standard deviation of the grain of a picture ``[H, W]``, 0..1, in its flattest blocks.
 
     The second difference in both directions cancels gradients and straight edges (Immerkaer,
@@ -139,7 +140,7 @@ def noise_level(grey: FloatArray, mask: FloatArray) -> float:
 def matching_blur(
     swap_grey: FloatArray,
     target_grey: FloatArray,
-    mask: FloatArray,
+    mask: NDArray[np.bool_],
     *,
     noise: float = 0.0,
     allowance: float = 0.0,
@@ -174,7 +175,7 @@ def matching_blur(
     return float(_SIGMA_STEPS[low] + t * (_SIGMA_STEPS[high] - _SIGMA_STEPS[low]))
 
 
-def _octave_ratio(grey: torch.Tensor, mask: FloatArray, noise: float, every: int = 1) -> float:
+def _octave_ratio(grey: torch.Tensor, mask: NDArray[np.bool_], noise: float, every: int = 1) -> float:
     """Logarithm of the finest octave's amplitude over that of the next two, in each ``every``-th row."""
     heard = mask[::every]
     levels = (gaussian_blur(grey, sigma, every=every) for sigma in (0.0, 0.8, 2.4))

@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import gaussian_blur, luma, resize, resize_map, smoothstep, to_tensor
 from vidswap.flow import optical_flow, warp
@@ -51,7 +52,9 @@ _LEAST = 0.02
 """Weight below which there is no flow to go by, and none is added."""
 _FACE_BOX = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.85], [0.75, 0.85]])
 """Corners of the face in an aligned crop."""
-_STILL = np.eye(2, 3)
+Affine = NDArray[np.float64]
+"""``[2, 3]``."""
+_STILL: Affine = np.eye(2, 3)
 _UNEXPLAINED = 0.03
 """Difference of the footage to its last frame, moved, at which half is taken for new."""
 _OTHER = 0.12
@@ -62,7 +65,7 @@ _OTHER = 0.12
 class MotionState:
     """What is remembered of a track's last frame."""
 
-    offset: np.ndarray
+    offset: Affine
     """``[2, 3]`` where the drawn face lies on the target's, on average: an affine map from the target's
     landmarks to the drawn ones, both in [0, 1]."""
     frames: int
@@ -79,7 +82,7 @@ class MotionState:
 class Placement:
     """How a drawn face is moved; see :func:`follow`."""
 
-    back: np.ndarray
+    back: Affine
     """``[2, 3]`` affine map, from where the face should be to where it was drawn, both in [0, 1]."""
     flow: torch.Tensor | None
     """``[1, 2, 192, 192]`` added before the map, in shares of the side; None adds nothing."""
@@ -228,7 +231,9 @@ def steady_mask(
     :return: the mask, and small for :attr:`MotionState.mask`.
     """
     small = resize(to_tensor(mask), _SIDE)
-    if frames <= 0 or before is None or before.mask is None or placement.backward is None:
+    if frames <= 0 or before is None or before.mask is None:
+        return mask, small[0, 0].numpy()
+    if placement.backward is None or placement.seen is None:
         return mask, small[0, 0].numpy()
     carried = warp(to_tensor(before.mask), placement.backward)
     change = (carried - small) * placement.seen * (1 - 1 / max(frames, 1.0))
@@ -250,7 +255,7 @@ def _cubic(picture: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return F.grid_sample(picture, places, mode="bicubic", padding_mode="border", align_corners=False)
 
 
-def affine_between(start_xy: FloatArray, end_xy: FloatArray) -> FloatArray:
+def affine_between(start_xy: FloatArray, end_xy: FloatArray) -> Affine:
     """Affine map ``[2, 3]`` that brings one face's landmarks nearest to another's, by least squares.
 
     Lips do not count: they move on their own.
@@ -265,7 +270,7 @@ def affine_between(start_xy: FloatArray, end_xy: FloatArray) -> FloatArray:
     return found.T
 
 
-def correction(offset: FloatArray, matrix: FloatArray) -> FloatArray:
+def correction(offset: Affine, matrix: Affine) -> Affine:
     """Affine map ``[2, 3]``, from where the face should be to where it was drawn.
 
     :param offset: usual map from the target to the drawn face; ``matrix`` that of this frame.

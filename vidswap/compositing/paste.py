@@ -106,13 +106,13 @@ def _place_seen(
     seen = alpha > 0
     if not seen.any():
         return
-    rows, columns = inner = span_of(seen, room=0)
+    rows, columns = span_of(seen, room=0)
     left, top = corner
     part = (left + columns.start, top + rows.start, left + columns.stop, top + rows.stop)
-    seen = seen[inner]
+    seen = seen[rows, columns]
     pixels = _sample_window(swap.image, swap.quad_xy, window, part, mode="bicubic", where=seen)
     for channel in range(3):
-        np.place(rgb[(*inner, channel)], seen, pixels[:, channel])
+        np.place(rgb[rows, columns, channel], seen, pixels[:, channel])
 
 
 def _mask_window(mask: FloatArray) -> tuple[Window, Window] | None:
@@ -128,8 +128,9 @@ def _mask_window(mask: FloatArray) -> tuple[Window, Window] | None:
     high = np.array([columns[-1] + 1, rows[-1] + 1]) / size + _MARGIN
     side = min(1.0, float((high - low).max()))
     u, v = np.clip((low + high - side) / 2, 0.0, 1.0 - side)
-    low, high = np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
-    return (float(u), float(v), side, side), (*map(float, low), *map(float, high - low))
+    left, top = (float(value) for value in np.clip(low, 0.0, 1.0))
+    right, bottom = (float(value) for value in np.clip(high, 0.0, 1.0))
+    return (float(u), float(v), side, side), (left, top, right - left, bottom - top)
 
 
 def _pixel_box(

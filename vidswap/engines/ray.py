@@ -30,6 +30,7 @@ must be started with it too, and share one token. It does not encrypt: keep clus
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -129,7 +130,7 @@ def _connected(address: str | None, log: Callable[[str], None]) -> Iterator[Any]
         with _errors_silenced():
             ray.init(
                 address=address, include_dashboard=False if address == "local" else None,
-                logging_level="error", log_to_driver=False,
+                logging_level=logging.ERROR, log_to_driver=False,
             )  # fmt: skip
     except Exception as error:  # each of its layers has errors of its own
         raise UsageError(
@@ -484,8 +485,12 @@ def _for_nodes(job: Job, has_gpu: bool) -> Job:
     if device == "auto":
         device = "cuda" if has_gpu else "cpu"
     mark = job.config.mark
-    files = {name: getattr(mark, name) for name in ("label_font", "sign_cert", "sign_key")}
-    mark = replace(mark, **{name: _absolute_file(path) for name, path in files.items()})
+    mark = replace(
+        mark,
+        label_font=_absolute_file(mark.label_font),
+        sign_cert=_absolute_file(mark.sign_cert),
+        sign_key=_absolute_file(mark.sign_key),
+    )
     return replace(
         job,
         config=replace(job.config, device=device, mark=mark),

@@ -101,9 +101,9 @@ def evaluate(
     clip = _clip_summary(observer, others)
     seen = observer.sightings.second
     if strangers is not None and person.second is not None and seen:
-        output, original = (np.stack(rows) for rows in zip(*seen, strict=True))
+        swapped, original = (np.stack(rows) for rows in zip(*seen, strict=True))
         gallery = np.concatenate([strangers, original.mean(axis=0, keepdims=True)])
-        clip["judge_top1"] = identity.retrieval(output, person.second, gallery).top1
+        clip["judge_top1"] = identity.retrieval(swapped, person.second, gallery).top1
     if options.seconds_spent is not None:
         clip["seconds_a_frame"] = options.seconds_spent / max(pairs.pairs, 1)
     return Report(
@@ -132,10 +132,10 @@ def _observe(
         offset = time_offset(target, output)
     else:
         offset = Fraction(options.offset_seconds).limit_denominator(1_000_000)
-    window = {"start_seconds": options.start_seconds, "end_seconds": options.end_seconds}
+    start, end = options.start_seconds, options.end_seconds
     total = target.n_frames_hint or 0
     with (
-        open_frames(target.path, info=target, **window) as frames,
+        open_frames(target.path, info=target, start_seconds=start, end_seconds=end) as frames,
         open_frames(output.path, info=output) as others,
     ):
         tolerance = frame_seconds(target) / 2

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidswap import weights
+from vidswap.cache import JSON
 from vidswap.errors import InputError, NoFaceError, UsageError
 from vidswap.identities import source_crop, to_tensor
 from vidswap.landmarks import keypoints_from_mesh
@@ -127,7 +128,7 @@ def embed_sources(session: Session, judges: Judges, specs: Sequence[str]) -> Per
 
 @torch.no_grad()
 def _picture_of(session: Session, spec: SourceSpec) -> tuple[NDArray[np.float32], Any]:
-    if spec.kind != "synthetic":
+    if spec.seed is None:
         aligned: AlignedCrop = source_crop(session, spec)
         return aligned.image, aligned.mesh_xyz
     image = _generated(session, spec.seed, session.generator.resolution)
@@ -173,7 +174,7 @@ def _embed_synthetic(
     block = 50
     found: list[Embedding] = []
     for start in range(0, count, block):
-        key = {
+        key: dict[str, JSON] = {
             "version": 1, "generator": generator.identifier, "network": network,
             "seed": _DISTRACTOR_SEED + start, "count": block, "psi": _PSI, "size": size,
         }  # fmt: skip

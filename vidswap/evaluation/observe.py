@@ -174,20 +174,20 @@ class PairObserver:
     def _compare_motion(self, row: Row, changed: Array, original: Array, face: Face, quad: Array) -> None:
         """Warping error since the frame before, in the coordinates of the aligned face."""
         place = geometry.apply_homography(geometry.quad_to_homography(quad), _flow_corners())
-        now = tuple(warp.crop(x, place, FLOW_SIZE, extend=False)[0] for x in (changed, original))
-        self.pictures = tuple(np.round(x * 255).astype(np.uint8) for x in reversed(now))
+        a, b = (warp.crop(x, place, FLOW_SIZE, extend=False)[0] for x in (changed, original))
+        self.pictures = np.round(b * 255).astype(np.uint8), np.round(a * 255).astype(np.uint8)
         inverse = np.linalg.inv(geometry.quad_to_homography(place))
-        (outline,) = landmarks.region_polygon(face.mesh_xyz, "face")
+        (outline,) = landmarks.region_polygon(face.mesh, "face")
         mask = fill(geometry.apply_homography(inverse, outline) * FLOW_SIZE, (FLOW_SIZE,) * 2)
         if self._before is not None:
             before_changed, before_original, before_mask = self._before
             found = warping.pair_warping_error(
-                (before_changed, now[0]), (before_original, now[1]), before_mask
+                (before_changed, a), (before_original, b), before_mask
             )
             if found.visible_share >= _LEAST_VISIBLE:
                 row["warping_output"], row["warping_original"] = found.output, found.original
             row["visible_share"] = found.visible_share
-        self._before = now[0], now[1], mask
+        self._before = a, b, mask
 
     def _compare_faces(
         self,
@@ -208,7 +208,7 @@ class PairObserver:
                 self.rows[-2][f"jitter_{kind}"] = value
         if again is None or again.mesh_xyz is None:
             return
-        kept = attributes.attribute_difference(again.mesh_xyz, face.mesh_xyz, again.iris_xy, face.iris_xy)
+        kept = attributes.attribute_difference(again.mesh_xyz, face.mesh, again.iris_xy, face.iris_xy)
         row.update(asdict(kept))
         own = align_quad(again)
         crops = [warp.crop(x, q, ALIGNED_SIZE)[0] for x, q in ((changed, own), (original, quad))]
@@ -220,11 +220,11 @@ class PairObserver:
         self.sightings.original.append(first[1])
         if self._person.second is not None:
             meshes = (face_in_crop(again, own).mesh_xyz, face_in_crop(face, quad).mesh_xyz)
-            second = [self._judges.other(image, mesh) for image, mesh in zip(crops, meshes, strict=True)]
-            similar = identity.cosine_similarity(self._person.second, second[0])
-            row["judge_source"] = float(similar.mean())
-            row["judge_original"] = float(identity.cosine_similarity(*second))
-            self.sightings.second.append((second[0], second[1]))
+            new, old = (self._judges.other(image, mesh) for image, mesh in zip(crops, meshes, strict=True))
+            if new is not None and old is not None:
+                row["judge_source"] = float(identity.cosine_similarity(self._person.second, new).mean())
+                row["judge_original"] = float(identity.cosine_similarity(new, old))
+                self.sightings.second.append((new, old))
 
 
 _COLUMNS = (

@@ -223,7 +223,7 @@ class FaceFinder:
 
 def _seen(rgb: NDArray[np.uint8], face: Face, before: Followed | None = None) -> Followed:
     """A face that the mesh network sees well."""
-    quad = mesh_quad(face.mesh_xyz)
+    quad = mesh_quad(face.mesh)
     patch = patch_of(rgb, quad)
     if before is None or before.patch is None:
         return Followed(face, patch=patch, quad=quad)
@@ -238,15 +238,17 @@ def _carried(rgb: NDArray[np.uint8], before: Followed, score: float) -> Followed
     quad, agrees = carry(rgb, before.patch, before.quad)
     if agrees < _SAME_PICTURE:
         return None
-    old = before.face
-    mesh, keypoints = (moved(points, before.quad, quad) for points in (old.mesh_xyz, old.keypoints_xy))
+    old, iris = before.face, before.face.iris_xy
+    mesh, keypoints = (moved(points, before.quad, quad) for points in (old.mesh, old.keypoints_xy))
+    if iris is not None:
+        iris = moved(iris.reshape(-1, 2), before.quad, quad).reshape(iris.shape)
     face = replace(
         old,
         box_xyxy=np.concatenate((mesh[:, :2].min(0), mesh[:, :2].max(0))).astype(np.float32),
         score=score,
         keypoints_xy=keypoints,
         mesh_xyz=mesh,
-        iris_xy=moved(old.iris_xy.reshape(-1, 2), before.quad, quad).reshape(old.iris_xy.shape),
+        iris_xy=iris,
         embedding=None,
     )
     return Followed(face, before.unconfirmed, before.patch, quad, before.carried + 1, fresh=False)

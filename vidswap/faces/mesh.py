@@ -76,12 +76,9 @@ class FaceMesher:
         count = passes if passes is not None else (2 if mesh is None else 1)
         if count < 1:
             raise ValueError(f"passes: expected >= 1, got {count}")
-        quad = _face_quad(face) if mesh is None else mesh_quad(mesh)
-        score = 0.0
-        for index in range(count):
-            mesh, score = self._run_mesh(picture, quad)
-            if index + 1 < count:
-                quad = mesh_quad(mesh)
+        mesh, score = self._run_mesh(picture, _face_quad(face) if mesh is None else mesh_quad(mesh))
+        for _ in range(count - 1):
+            mesh, score = self._run_mesh(picture, mesh_quad(mesh))
         irises = []
         for side in (0, 1):
             iris, lids = self._run_iris(picture, mesh, right_in_image=side == 1)

@@ -140,13 +140,13 @@ class Tracker:
             matched[index] = track
         out = []
         for index, face in enumerate(faces):
-            track = matched.get(index)
-            if track is None:
+            if index not in matched:
                 track = Track(self.next_id, face, pts_seconds, pts_seconds)
                 self.next_id += 1
                 self.open.append(track)
                 _learn(track, face, pts_seconds, False)
             else:
+                track = matched[index]
                 if track in self.closed:
                     self.closed.remove(track)
                     track.velocity_xy = np.zeros(2, dtype=np.float32)

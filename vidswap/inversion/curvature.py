@@ -114,7 +114,7 @@ def measure_curvature(
         made = generator.synthesize(code, size=size)
         seen = _compared(made, weight, identity)
         for probe in range(probes):
-            total = sum((part * _noise(part, random)).sum() for part in seen)
+            total = sum(((part * _noise(part, random)).sum() for part in seen), torch.zeros(()))
             (row,) = torch.autograd.grad(total, code, retain_graph=probe + 1 < probes)
             rows.append(_whitened(row * float(generator.w_std)).flatten().cpu())
     directions, values = _leading(torch.stack(rows), rank)

@@ -73,7 +73,7 @@ def ellipse(size: int, device: torch.device | None = None) -> Tensor:
 def identity_features(identity: DlibIdentity, image: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """Unit-length features at three depths, and the embedding, of aligned images."""
     x = (identity.chips(image) - identity.mean) / 256
-    *seen, last = identity.trunk(x, taps=(*_TAPS, _LAST_TAP))
+    *seen, last = identity.tapped(x, (*_TAPS, _LAST_TAP))
     kept = tuple(functional.normalize(block, dim=1, eps=1e-3) for block in seen)
     return kept, identity.fc(identity.trunk_end(last).mean((2, 3)))
 
@@ -103,7 +103,8 @@ def reconstruction_loss(
         for mine, theirs in zip(features, target.features, strict=True):
             apart = (mine - theirs).square().sum(1, keepdim=True)
             if seen is not None:
-                apart = apart * functional.adaptive_avg_pool2d(seen, apart.shape[-2:])
+                height, width = apart.shape[-2:]
+                apart = apart * functional.adaptive_avg_pool2d(seen, (height, width))
             loss = loss + FEATURE_WEIGHT * apart.mean()
         if seen is not None:  # a face behind a hand has the embedding of somebody else
             share = float(seen.mean()) ** 2

@@ -78,7 +78,8 @@ def tune_generator(
     ]
     before = _mean_psnr(tuned, targets, codes, offsets)
     for step in range(config.tune_steps):
-        target, code, offset = (kind[step % len(codes)] for kind in (targets, codes, offsets))
+        turn = step % len(codes)
+        target, code, offset = targets[turn], codes[turn], offsets[turn]
         optimizer.zero_grad(set_to_none=True)
         reconstruction_loss(tuned.synthesize(code, size=size) + offset, target, identity).backward()
         if config.locality > 0:
@@ -99,7 +100,8 @@ def _tunable(generator: Generator) -> list[torch.nn.Parameter]:
     for name, parameter in generator.named_parameters():
         parameter.requires_grad_(False)
         if name.startswith("convs.") and name.endswith((".weight", ".depthwise", ".bias")):
-            parameters.append(parameter.requires_grad_(True))
+            parameter.requires_grad_(True)
+            parameters.append(parameter)
     return parameters
 
 

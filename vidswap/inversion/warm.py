@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -29,9 +30,17 @@ _MOTION = 0.5
 """Share of the encoder's change since the frame before that the start is moved by. The whole of it starts
 no better (the encoder's own noise is in it) and makes the codes tremble twice as much."""
 
+Anchor = tuple[Tensor, Tensor | None]
+"""Code of a track's first frame, and what the encoder said of it."""
 
-Maps = dict[str, Tensor | None]
-"""Where the face is visible and where it is covered, by the names that :func:`fit_target` has for them."""
+
+class Maps(TypedDict):
+    """What a fit is told of a picture, by the names that :func:`fit_target` has for it; ``[1, 1, S, S]``."""
+
+    face: Tensor | None
+    """Where the face is visible."""
+    covered: Tensor | None
+    """Where something is in front of it."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,7 @@ class WarmState:
     """What its last steps taught of the curvature."""
     rested: bool = False
     """Whether the frame before was left at its prediction."""
-    anchor: tuple[Tensor, Tensor | None] | None = None
-    """Code of the track's first frame, and what the encoder said of it."""
+    anchor: Anchor | None = None
     first_correction: float = 0.0
     """Root mean square of the correction at the track's first frame."""
 
@@ -103,11 +111,12 @@ class Inverter:
         :return: the pivot and the state for the next frame.
         """
         encoded = self._encode(image)
-        seen = {"face": face, "covered": covered}
+        seen: Maps = {"face": face, "covered": covered}
         if state is None:
             origin, result, correction = self._fresh(image, encoded, seen, steps)
             wanted, age = result.psnr, 0
-            anchor, size = (result.w_plus.detach(), encoded), _size_of(correction)
+            anchor: Anchor | None = (result.w_plus.detach(), encoded)
+            size = _size_of(correction)
         else:
             origin, result, correction, age = self._following(image, encoded, state, seen, steps)
             anchor, size = state.anchor, state.first_correction
@@ -166,10 +175,10 @@ class Inverter:
                 return origin, result, correction, 0
         start = _predicted(state, encoded)
         size = config.fast_size
-        small = {
-            name: None if each is None else area_downsample(each, size) for name, each in seen.items()
-        }
-        target = fit_target(area_downsample(image, size), self.identity, **small)
+        face, covered = (
+            None if each is None else area_downsample(each, size) for each in (seen["face"], seen["covered"])
+        )
+        target = fit_target(area_downsample(image, size), self.identity, face=face, covered=covered)
         result = follow_pivot(
             self.generator, self.identity, target, start, state.moments,
             config=config, steps=config.next_steps if steps is None else steps,

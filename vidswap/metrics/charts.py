@@ -95,7 +95,7 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
 
 def _value_range(lines: Sequence[Array]) -> tuple[float, float]:
     """Range of the finite values, from 0 where they reach down into the lower half of it."""
-    values = np.concatenate([np.asarray(line, dtype=np.float64).ravel() for line in lines] or [[]])
+    values = np.concatenate([np.asarray(line, dtype=np.float64).ravel() for line in lines] or [np.empty(0)])
     values = values[np.isfinite(values)]
     if not len(values):
         return 0.0, 1.0

@@ -123,4 +123,5 @@ def blend_sources(codes: Sequence[Tensor], weights: Sequence[float] | None = Non
     if len(shares) != len(codes) or sum(shares) <= 0 or min(shares) < 0:
         raise UsageError(f"source weights: expected {len(codes)} numbers >= 0, not all 0, got {shares}")
     total = sum(shares)
-    return sum((share / total) * code for share, code in zip(shares, codes, strict=True))
+    parts = ((share / total) * code for share, code in zip(shares, codes, strict=True))
+    return sum(parts, torch.zeros_like(codes[0]))

@@ -78,7 +78,7 @@ def refine_source(
         distances.append(float(away.detach().sqrt()))
         loss = away + keep * functional.l1_loss(_blocks(image), blocks)
         loss = loss + hold * ((code - source) / scale).square().mean()
-        if shape is not None:
+        if shape is not None and asked is not None:
             loss = loss + shape_weight * functional.smooth_l1_loss(shape(image), asked, beta=0.02)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vidswap.errors import UsageError
 
 TILES = 128
 """Windows of a picture are given in 1/128 of its side."""
 
+_Network = TypeVar("_Network", bound=nn.Module)
+
 
 class Generator(Protocol):
     """A StyleGAN-type generator.
 
     Latents of W are ``[B, w_dim]``, of W+ ``[B, n_styles, w_dim]``; pictures ``[B, 3, size, size]`` are
-    RGB in about [-1, 1] and differentiable in the latent and in :meth:`parameters`.
+    RGB in about [-1, 1] and differentiable in the latent and in :meth:`named_parameters`.
     """
 
     name: str
@@ -53,6 +55,9 @@ class Generator(Protocol):
         """
         ...
 
+    def to(self, device: str | torch.device) -> Generator: ...
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
 
 def _mobilestylegan(locate: Callable[[str], Path]) -> Generator:
     from vidswap.models.mobile_stylegan import MobileStyleGAN
@@ -74,3 +79,8 @@ def load_generator(name: str, locate: Callable[[str], Path], device: str | torch
     if name not in GENERATORS:
         raise UsageError(f"generator: {name!r} is unknown; choose one of {', '.join(sorted(GENERATORS))}")
     return GENERATORS[name](locate).to(device)
+
+
+def channels_last(network: _Network) -> _Network:
+    """A network with its weights in channels-last memory, in which its convolutions are fastest."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # unknown to torch's types

@@ -49,7 +49,7 @@ class FaceFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         x = (self.identity.chips(images) - self.identity.mean) / 256
-        blocks = self.identity.trunk(x, taps=_TAPS)
+        blocks = self.identity.tapped(x, _TAPS)
         embedding = self.identity.fc(self.identity.trunk_end(blocks[-1]).mean((2, 3)))
         pooled = [
             functional.adaptive_avg_pool2d(block, grid).flatten(1)
@@ -62,6 +62,9 @@ class FaceFeatures(nn.Module):
 
 class LatentMap(nn.Module):
     """Features ``[B, D]`` to W+ ``[B, n_styles, 512]``: linear of low rank plus a small network."""
+
+    center: Tensor
+    spread: Tensor
 
     def __init__(self, features: int, rank: int, hidden: int, n_styles: int, w_dim: int = 512) -> None:
         super().__init__()

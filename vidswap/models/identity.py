@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidswap.errors import WeightsError
+from vidswap.models import channels_last
 
 CHIP_SIZE = 150
 _MEAN = (122.782, 117.001, 104.298)
@@ -36,9 +37,7 @@ class _Unit(nn.Module):
         self.conv = nn.Conv2d(entering, leaving, size, stride, padding)
 
     def fold(self, weight: Tensor, bias: Tensor, gain: Tensor, shift: Tensor) -> None:
-        with torch.no_grad():
-            self.conv.weight.copy_(weight * gain[:, None, None, None])
-            self.conv.bias.copy_(bias * gain + shift)
+        self.conv.load_state_dict({"weight": weight * gain[:, None, None, None], "bias": bias * gain + shift})
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
@@ -75,6 +74,7 @@ class DlibIdentity(nn.Module):
 
     chip_box = (0.1567, 0.2580, 0.8493, 0.9510)
     """Left, top, right, bottom of the chip in an FFHQ-aligned crop, as fractions of its side."""
+    mean: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class DlibIdentity(nn.Module):
             raise WeightsError(
                 f"{path.name}: not dlib's recognition network ({error}); run 'vidswap weights fetch'"
             ) from error
-        return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        return channels_last(model.eval().requires_grad_(False))
 
     def forward(self, chips: Tensor) -> Tensor:
         """Embeddings ``[B, 128]`` of chips ``[B, 3, 150, 150]``, RGB in [0, 255]."""
@@ -115,17 +115,21 @@ class DlibIdentity(nn.Module):
             raise ValueError(f"chips: expected [B, 3, 150, 150], got {tuple(chips.shape)}")
         return self.fc(self.trunk((chips - self.mean) / 256).mean((2, 3)))
 
-    def trunk(self, x: Tensor, taps: tuple[int, ...] = ()) -> Tensor | list[Tensor]:
-        """Features of the last block, or of the blocks numbered in ``taps``; input normalised."""
+    def trunk(self, x: Tensor) -> Tensor:
+        """Features of the last block; input normalised."""
+        return self.tapped(x, (len(self.blocks) - 1,))[0]
+
+    def tapped(self, x: Tensor, taps: tuple[int, ...]) -> list[Tensor]:
+        """Features of the blocks numbered in ``taps``, in their order; input normalised."""
         x = functional.max_pool2d(functional.relu(self.stem(x)), 3, 2)
         kept = []
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in taps:
                 kept.append(x)
-                if len(kept) == len(taps):
-                    return kept
-        return x
+            if len(kept) == len(taps):
+                break
+        return kept
 
     def trunk_end(self, x: Tensor) -> Tensor:
         """The blocks after number 12, given its output."""

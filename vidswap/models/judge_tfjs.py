@@ -56,6 +56,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 class TfjsIdentity(nn.Module):
     """Identity embeddings of FFHQ-aligned pictures; frozen, differentiable in the picture."""
 
+    mean: Tensor
+
     def __init__(self, name: str, graph: TfliteGraph) -> None:
         super().__init__()
         self.key, self.recipe, self.graph = name, RECIPES[name], graph

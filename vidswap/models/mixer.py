@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -44,6 +45,8 @@ class GatedMixer(nn.Module):
     """
 
     form = "gated"
+    center: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class ResidualMixer(nn.Module):
         return target + strength * delta
 
 
-_FORMS = {"gated": GatedMixer, "residual": ResidualMixer}
+_FORMS: dict[str, type[GatedMixer] | type[ResidualMixer]] = {"gated": GatedMixer, "residual": ResidualMixer}
 
 
 def mixer_metadata(mixer: GatedMixer | ResidualMixer, **more: object) -> dict[str, str]:
@@ -130,7 +133,7 @@ def load_mixer(path: Path) -> GatedMixer | ResidualMixer:
     if any(key.startswith(prefix + "mixer.") for key in tensors):
         tensors = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         styles = 1 + max(int(key.split(".")[1]) for key in tensors)
-        shape = {"form": "residual", "n_styles": styles, "hidden": None}
+        shape: dict[str, Any] = {"form": "residual", "n_styles": styles, "hidden": None}
     elif metadata.get("kind") == "mixer":
         shape = json.loads(metadata["shape"])
     else:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidswap.errors import WeightsError
-from vidswap.models import TILES
+from vidswap.models import TILES, channels_last
 from vidswap.models.rgb_head import RgbHead
 
 N_STYLES = 23
@@ -67,9 +67,9 @@ def inverse_haar(x: Tensor, style: Tensor | None = None) -> Tensor:
             torch.add(one, two, out=image[:, :, row, :, 0])
             torch.sub(one, two, out=image[:, :, row, :, 1])
         return image.view(batch, 2 * height, 2 * width, count).permute(0, 3, 1, 2)
-    row = (batch, height, 1, 2 * width, count)
-    upper = torch.stack((plus + plus2, plus - plus2), dim=3).view(row)
-    lower = torch.stack((minus + minus2, minus - minus2), dim=3).view(row)
+    rows = (batch, height, 1, 2 * width, count)
+    upper = torch.stack((plus + plus2, plus - plus2), dim=3).view(rows)
+    lower = torch.stack((minus + minus2, minus - minus2), dim=3).view(rows)
     image = torch.cat((upper, lower), dim=2).view(batch, 2 * height, 2 * width, count)
     return image.permute(0, 3, 1, 2)
 
@@ -80,6 +80,8 @@ def _channel_scale(x: Tensor, style: Tensor) -> Tensor:
 
 class _Convolution(nn.Module):
     """Style, optional depthwise 3x3, dense convolution, noise, bias, leaky ReLU."""
+
+    noise: Tensor
 
     def __init__(self, entering: int, leaving: int, size: int, *, separable: bool) -> None:
         super().__init__()
@@ -96,7 +98,7 @@ class _Convolution(nn.Module):
         if self.depthwise is None:
             x = functional.conv2d(_channel_scale(x, style), self.weight, self.bias, padding=1)
             return functional.leaky_relu_(x + noise, 0.2)
-        kernel = self.depthwise
+        kernel: Tensor = self.depthwise
         if x.shape[0] == 1:  # one image: scaling the kernel is cheaper than scaling the picture
             kernel = kernel * style[0, :, None, None, None]
         else:
@@ -119,6 +121,8 @@ class MobileStyleGAN(nn.Module):
     n_styles = N_STYLES
     w_dim = W_DIM
     resolution = RESOLUTION
+    w_avg: Tensor
+    w_std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +137,8 @@ class MobileStyleGAN(nn.Module):
             self.convs[str(first)] = _Convolution(entering // 4, leaving, size, separable=True)
             self.convs[str(first + 1)] = _Convolution(leaving, leaving, size, separable=True)
             style_sizes += [entering, entering // 4, leaving]
-        self.styles = nn.ModuleList(nn.Linear(W_DIM, size) for size in [*style_sizes, 64])
+        self.style_sizes = (*style_sizes, 64)
+        self.styles = nn.ModuleList(nn.Linear(W_DIM, size) for size in self.style_sizes)
         self.to_img = nn.Conv2d(64, 12, 1)
         self.heads = nn.ModuleDict()
         self.register_buffer("w_avg", torch.zeros(W_DIM))
@@ -160,7 +165,7 @@ class MobileStyleGAN(nn.Module):
         if heads is not None:
             model.load_heads(heads)
         model.identifier = f"{cls.name}:{_fingerprint(tensors)}"
-        return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        return channels_last(model.eval().requires_grad_(False))
 
     def load_heads(self, path: Path) -> None:
         """Read the heads of the 128 and 256 px paths."""
@@ -176,7 +181,7 @@ class MobileStyleGAN(nn.Module):
 
     def new_head(self, size: int) -> RgbHead:
         """An untrained head for a cheap path of ``size`` pixels."""
-        rest = sum(layer.out_features for layer in self.styles[3 * _HEAD_STAGE[size] + 4 :])
+        rest = sum(self.style_sizes[3 * _HEAD_STAGE[size] + 4 :])
         return RgbHead(_HEAD_CHANNELS[size], rest)
 
     def rest_modulations(self, w_plus: Tensor, size: int) -> Tensor:
@@ -296,7 +301,8 @@ class MobileStyleGAN(nn.Module):
     def _rows_rgb(self, features: Tensor, style: Tensor, size: int) -> Tensor:
         # Half the low band is the mean of 2x2 pixels: the three other bands cancel in it.
         whole = size == RESOLUTION
-        weight, bias = self.to_img.weight[:, :, 0, 0], self.to_img.bias
+        weight: Tensor = self.to_img.weight[:, :, 0, 0]
+        bias: Tensor = self.to_img.get_parameter("bias")
         weight, bias = (weight, bias) if whole else (0.5 * weight[:3], 0.5 * bias[:3])
         # Scaling the few weights is cheaper than scaling the picture.
         weight = (weight * style[:, None]).transpose(1, 2)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidswap.errors import WeightsError
+from vidswap.models import channels_last
 
 INPUT_SIZE = 192
 WIDTHS = (16, 32, 64, 128, 192)
@@ -130,15 +131,16 @@ def load_occlusion_net(path: Path) -> OcclusionNet:
     net = OcclusionNet(json.loads(metadata["widths"]))
     counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
     net.load_state_dict({**counters, **{key: value.float() for key, value in tensors.items()}})
-    return _folded(net.eval()).requires_grad_(False).to(memory_format=torch.channels_last)
+    _fold(net.eval())
+    return channels_last(net.requires_grad_(False))
 
 
-def _folded(module: nn.Module) -> nn.Module:
+def _fold(module: nn.Module) -> None:
     """Convolutions take over the normalisation that follows them."""
     for name, child in module.named_children():
-        if isinstance(child, nn.Sequential) and len(child) > 1 and isinstance(child[1], nn.BatchNorm2d):
-            fused = nn.utils.fuse_conv_bn_eval(child[0], child[1])
-            setattr(module, name, nn.Sequential(fused, *child[2:]))
+        parts = list(child) if isinstance(child, nn.Sequential) else []
+        if len(parts) > 1 and isinstance(parts[0], nn.Conv2d) and isinstance(parts[1], nn.BatchNorm2d):
+            fused = nn.utils.fuse_conv_bn_eval(parts[0], parts[1])
+            setattr(module, name, nn.Sequential(fused, *parts[2:]))
         else:
-            _folded(child)
-    return module
+            _fold(child)

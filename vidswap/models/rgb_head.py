@@ -20,6 +20,9 @@ class RgbHead(nn.Module):
     through a low-rank map), twice, and so is the colour of the result.
     """
 
+    center: Tensor
+    spread: Tensor
+
     def __init__(self, channels: int, modulations: int, hidden: int = 48, rank: int = 96) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(modulations))

@@ -92,7 +92,7 @@ def analyse_styles(
 ) -> list[StyleResult]:
     """Single styles first, then the ranges."""
     n_styles = nets.generator.n_styles
-    sets = [(style,) for style in range(n_styles)]
+    sets: list[tuple[int, ...]] = [(style,) for style in range(n_styles)]
     sets += [styles for styles in parse_ranges(options.ranges) if styles[-1] < n_styles]
     random = torch.Generator().manual_seed(options.seed)
     pairs = [torch.randperm(len(bank), generator=random)[:2].tolist() for _ in range(options.pairs)]

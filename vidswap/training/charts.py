@@ -83,8 +83,8 @@ def _panel(
     if len(line) > 1:
         draw.line(line, fill=color, width=2)
     else:
-        x, y = line[0]
-        draw.ellipse((x - 2, y - 2, x + 2, y + 2), fill=color)
+        ((across, down),) = line
+        draw.ellipse((across - 2, down - 2, across + 2, down + 2), fill=color)
 
 
 def draw_sheet(

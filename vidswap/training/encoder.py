@@ -153,7 +153,7 @@ def _choose_ridge(
         made = cross @ (seen / (values.clamp_min(0) + ridge * x.shape[1])[:, None])
         found[ridge] = 1 - float((made - other_y).square().sum() / other_y.square().sum())
     log("ridge: " + ", ".join(f"{ridge:g} explains {share:.4f}" for ridge, share in found.items()))
-    return max(found, key=found.get)
+    return max(found, key=lambda ridge: found[ridge])
 
 
 def train_encoder(

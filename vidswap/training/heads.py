@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from vidswap.models.mobile_stylegan import MobileStyleGAN
-from vidswap.models.rgb_head import area_downsample
+from vidswap.models.rgb_head import RgbHead, area_downsample
 from vidswap.training.checkpoint import Checkpoint, save_weights
 from vidswap.training.fitted import Fit, FittedCodes
 from vidswap.training.sampling import LatentSampler
@@ -108,7 +108,7 @@ def train_heads(
         through = options.sizes[step % len(options.sizes)]
         fitting = fits is not None and step >= options.fitted_from and len(faces) >= _FACES
         fitting = fitting and float(torch.rand((), generator=random)) < options.fitted
-        if fitting:
+        if fitting and fits is not None:
             heads.requires_grad_(False)
             code = fits.draw([face[through] for face in faces])
             heads.requires_grad_(True)
@@ -159,15 +159,19 @@ def _sample(
     }
 
 
+def _by_size(heads: torch.nn.ModuleDict) -> dict[int, RgbHead]:
+    return {int(size): head for size, head in heads.items() if isinstance(head, RgbHead)}
+
+
 def _groups(heads: torch.nn.ModuleDict, rate: float) -> list[dict]:
     """Smaller steps where many inputs meet in one output."""
     slow = [
         p
-        for head in heads.values()
+        for head in _by_size(heads).values()
         for part in (head.squeeze, head.style)
         for p in part.parameters()
     ]
-    linear = [p for head in heads.values() for p in head.skip.parameters()]
+    linear = [p for head in _by_size(heads).values() for p in head.skip.parameters()]
     rest = [p for p in heads.parameters() if not any(p is q for q in slow + linear)]
     return [
         {"params": rest, "lr": rate, "top": rate},
@@ -183,25 +187,24 @@ def start_from_ridge(heads: torch.nn.ModuleDict, generator: MobileStyleGAN, samp
     From a random start the first few hundred steps would only find this.
     """
     sizes = tuple(int(size) for size in heads)
-    moments = {size: [0.0, 0.0] for size in sizes}
+    grams: dict[int, torch.Tensor] = {}
+    crosses: dict[int, torch.Tensor] = {}
     for _ in range(12):
         for size, (features, _modulations, target) in _sample(generator, sampler.draw(1), sizes).items():
             x = features.flatten(2)[0].double()
             x = torch.cat((x, torch.ones(1, x.shape[1], device=x.device)))
-            moments[size][0] += x @ x.T / x.shape[1]
-            moments[size][1] += x @ target.flatten(2)[0].double().T / x.shape[1]
+            grams[size] = grams.get(size, 0.0) + x @ x.T / x.shape[1]
+            crosses[size] = crosses.get(size, 0.0) + x @ target.flatten(2)[0].double().T / x.shape[1]
     codes = sampler.draw(256)
-    for size in sizes:
-        gram, cross = moments[size]
+    for size, head in _by_size(heads).items():
+        gram = grams[size]
         ridge = 1e-4 * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-        solution = torch.linalg.solve(gram + ridge, cross).float()
-        head = heads[str(size)]
-        head.skip.weight.copy_(solution[:-1].T[:, :, None, None])
-        head.skip.bias.copy_(solution[-1])
+        solution = torch.linalg.solve(gram + ridge, crosses[size]).float()
+        head.skip.load_state_dict({"weight": solution[:-1].T[:, :, None, None], "bias": solution[-1]})
         scale = gram.diagonal()[:-1].float().div(gram[-1, -1].float()).sqrt().clamp_min(1e-3)
         head.reduce.weight.div_(scale[None, :, None, None])
         head.out.weight.mul_(0.1)
-        head.out.bias.zero_()
+        head.out.get_parameter("bias").zero_()
         modulations = generator.rest_modulations(codes, size)
         head.center.copy_(modulations.mean(0))
         head.spread.copy_(modulations.std(0).clamp_min(1e-3))

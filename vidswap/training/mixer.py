@@ -230,7 +230,7 @@ def _pair_gradient(
     """Gradient of a pair's total loss in its mixed code ``[1, n_styles, 512]``, and the losses."""
     mixed = mixed.clone().requires_grad_(True)
     losses = pair_losses(nets, bank, source, target, mixed, taught)
-    total = sum(weights[name] * value for name, value in losses.items())
+    total = sum((weights[name] * value for name, value in losses.items()), torch.zeros(()))
     (gradient,) = torch.autograd.grad(total, mixed)
     return gradient, {name: float(value.detach()) for name, value in losses.items()}
 

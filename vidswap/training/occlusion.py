@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from vidswap.models import channels_last
 from vidswap.models.occlusion_net import INPUT_SIZE, OcclusionNet, occlusion_metadata
 from vidswap.training.checkpoint import Checkpoint, save_weights
 from vidswap.training.occlusion_scenes import Scenes
@@ -72,7 +73,7 @@ def train_occlusion(
 
     :param workers: processes that draw scenes; they change nothing but the speed.
     """
-    net.to(device, memory_format=torch.channels_last)
+    channels_last(net.to(device))
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.learning_rate, weight_decay=1e-4)
     checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
     start = checkpoint.resume({"net": net, "optimizer": optimizer})

@@ -15,7 +15,7 @@ import numpy as np
 
 from vidswap.errors import WeightsError
 
-_DTYPES = {"f32": np.float32, "f16": np.float16, "i64": np.int64, "i32": np.int32}
+_CODES = {"f32": "f4", "f16": "f2", "i64": "i8", "i32": "i4"}
 _STAGES = 7
 N_STYLES = 23
 
@@ -25,13 +25,13 @@ class _Graph:
 
     def __init__(self, xml: bytes, blob: bytes) -> None:
         root = ElementTree.fromstring(xml)
-        self.layers = {node.get("id"): node for node in root.find("layers")}
+        self.layers = {_said(node, "id"): node for node in _part(root, "layers")}
         self.blob = blob
         self.inputs: dict[str, list[str]] = {}
         ports: dict[str, dict[int, str]] = {}
-        for edge in root.find("edges"):
-            target = ports.setdefault(edge.get("to-layer"), {})
-            target[int(edge.get("to-port"))] = edge.get("from-layer")
+        for edge in _part(root, "edges"):
+            target = ports.setdefault(_said(edge, "to-layer"), {})
+            target[int(_said(edge, "to-port"))] = _said(edge, "from-layer")
         for layer, found in ports.items():
             self.inputs[layer] = [found[port] for port in sorted(found)]
         self.users: dict[str, list[str]] = {}
@@ -40,13 +40,13 @@ class _Graph:
                 self.users.setdefault(source, []).append(layer)
 
     def kind(self, layer: str) -> str:
-        return self.layers[layer].get("type")
+        return _said(self.layers[layer], "type")
 
     def constant(self, layer: str) -> np.ndarray:
-        data = self.layers[layer].find("data")
-        dtype = np.dtype(_DTYPES[data.get("element_type")])
-        shape = [int(n) for n in data.get("shape").split(",")] if data.get("shape") else []
-        start, size = int(data.get("offset")), int(data.get("size"))
+        data = _part(self.layers[layer], "data")
+        dtype = np.dtype(_CODES[_said(data, "element_type")])
+        shape = [int(n) for n in data.get("shape", "").split(",") if n]
+        start, size = int(_said(data, "offset")), int(_said(data, "size"))
         if start < 0 or start + size > len(self.blob) or size != dtype.itemsize * np.prod(shape):
             raise WeightsError(
                 "MobileStyleGAN's constants do not fit its graph; run 'vidswap weights fetch --force'"
@@ -74,8 +74,22 @@ class _Graph:
         return [name for name in self.layers if self.kind(name) == kind]
 
 
+def _part(node: ElementTree.Element, name: str) -> ElementTree.Element:
+    found = node.find(name)
+    if found is None:
+        raise WeightsError(f"MobileStyleGAN's graph: <{node.tag}> has no {name}")
+    return found
+
+
+def _said(node: ElementTree.Element, name: str) -> str:
+    value = node.get(name)
+    if value is None:
+        raise WeightsError(f"MobileStyleGAN's graph: <{node.tag}> does not say its {name}")
+    return value
+
+
 def _mapping(graph: _Graph) -> dict[str, np.ndarray]:
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     products = sorted(graph.of_kind("MatMul"), key=int)
     for index, product in enumerate(products):
         tensors[f"mapping.{index}.weight"] = graph.constant_of(product)
@@ -105,7 +119,7 @@ def _style(graph: _Graph, product: str) -> tuple[np.ndarray, np.ndarray, str]:
 
 def _conv(graph: _Graph, multiply: str, prefix: str) -> dict[str, np.ndarray]:
     """Convolution after a style: optional depthwise, dense, then noise and bias."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     node = graph.follow(multiply, ("GroupConvolution", "Convolution"))
     if graph.kind(node) == "GroupConvolution":
         depthwise = graph.constant_of(node)
@@ -135,8 +149,8 @@ def convert(files: dict[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, s
     graph = _Graph(files["SynthesisNetwork.xml"], files["SynthesisNetwork.bin"])
     products = {}
     for product in graph.of_kind("MatMul"):
-        weight = next(n for n in graph.inputs[product] if graph.kind(n) == "Const")
-        name = graph.layers[weight].get("name")
+        constant = next(n for n in graph.inputs[product] if graph.kind(n) == "Const")
+        name = _said(graph.layers[constant], "name")
         products[name.removeprefix("m.").split("modu")[0].rstrip(".")] = product
     order = ["conv1.conv"]
     for stage in range(_STAGES):
