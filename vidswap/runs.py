@@ -47,7 +47,8 @@ Tell = Callable[[int], None]
 
 _LOG = logging.getLogger(__name__)
 _TRIM_EVERY = 4
-"""Frames after which what the allocator holds free is given back."""
+"""Frames after which what the allocator holds free is given back. Every 16, the peak of 20 s of a clip was
+10 % above that of 5 s; every 4, 2 %."""
 _STATE = "state"
 _OWN = ("state", "joined", "marked", ".chunk-", ".joined", ".marked", ".vidswap-")
 """How the names of the run's files begin, beside those of the journal."""

@@ -135,9 +135,7 @@ def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device)
     return visible if covers is None else visible * (1 - covers)
 
 
-def seen_maps(
-    face: FaceWork, occluded: np.ndarray | None, device: torch.device
-) -> Maps:
+def seen_maps(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> Maps:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
     counts = face.visible
