@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from vidswap import weights
+from vidswap.cache import JSON, content_key
 from vidswap.compositing import (
     Glance,
     MotionState,
@@ -45,6 +48,9 @@ _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
 _TURNED = {"yaw": 1.0, "pitch": -0.6}
 """Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
+_REFINED, _REFINED_VERSION = "refined", 1
+_REFINED_BY = ("dlib-resnet", "directions", "facemesh-torch", "iris-torch", "rgb-heads")
+"""Networks that refining looks through, besides generator and mixer."""
 _COVERED = 0.3
 """Share of a part's landmarks that may be covered."""
 
@@ -286,13 +292,46 @@ def refined_code(
     session: Session, code: torch.Tensor, embedding: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
     """A source's code ``[1, n_styles, 512]`` refined for a track, as the settings say; see
-    :func:`vidswap.mixing.refine_source`.
+    :func:`vidswap.mixing.refine_source`. It takes longer than many frames, so it is kept in the cache.
 
     :param embedding: ``[1, 128]`` of the source. :param target: ``[1, n_styles, 512]`` pivot of the track.
     """
     mix = session.config.mix
     if mix.refine_steps <= 0 or mix.strength <= 0:
         return code
+    key = _refined_key(session, code, embedding, target)
+    found = session.cache.get(_REFINED, key)
+    if found is not None:
+        return torch.from_numpy(found["code"]).to(code.device)
+    refined = _refined(session, code, embedding, target)
+    session.cache.put(_REFINED, key, {"code": refined.cpu().numpy()})
+    return refined
+
+
+def _refined_key(session: Session, *tensors: torch.Tensor) -> dict[str, JSON]:
+    """All that a refined code depends on."""
+    mix, networks = session.config.mix, (f"mixer-{session.mixer.name}", *_REFINED_BY)
+    digests = [hashlib.sha256(each.float().cpu().numpy().tobytes()).hexdigest() for each in tensors]
+    return {
+        "version": _REFINED_VERSION,
+        "codes": digests,
+        "generator": session.generator.identifier,
+        "networks": {name: content_key(weights.locate(name)) for name in networks if weights.available(name)},
+        "mixer": [session.mixer.name, mix.layers],
+        "steps": [mix.refine_steps, mix.refine_full_steps],
+        "calm": mix.calm if session.steering is not None else 0.0,
+        "steering": session.steering is not None,
+        "encoder": session.encoder is not None,
+        "fast_size": session.config.inversion.fast_size,
+        "device": session.device.type,
+        "precision": session.precision,
+    }
+
+
+def _refined(
+    session: Session, code: torch.Tensor, embedding: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    mix = session.config.mix
     code, embedding = calm_source(session, code, embedding)
     targets = _as_seen_later(session, target)
     shape = None if session.encoder is None else session.encoder.features.kept_shape
