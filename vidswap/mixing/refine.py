@@ -44,7 +44,7 @@ def refine_source(
     learning_rate: float = 0.05,
     keep: float = 0.6,
     hold: float = 0.05,
-    near: float = 0.2,
+    near: float = 0.16,
     size: int = 128,
     shape: Callable[[Tensor], Tensor] | None = None,
     shape_weight: float = 4.0,
