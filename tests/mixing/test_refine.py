@@ -50,6 +50,20 @@ def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(network
     assert moved(held.code) < 0.9 * min(moved(source), moved(free.code))
 
 
+def test_a_face_that_is_near_enough_is_left_alone(networks) -> None:
+    generator, identity, _ = networks
+    source, target = (
+        generator.sample(seed, psi=0.8)[:, None].repeat(1, generator.n_styles, 1) for seed in (21, 34)
+    )
+    mixer = LayerMixer(range(3, 14), generator.n_styles)
+    with torch.no_grad():
+        embedding = identity.embed_aligned(generator.synthesize(source, size=128))
+    common = (generator, identity, mixer, source, embedding, [target])
+    found = refine_source(*common, steps=2, near=2.0)
+    assert torch.equal(found.code, source) and 0 < found.distance_after < 2
+    assert not torch.equal(refine_source(*common, steps=2, near=0.0).code, source)
+
+
 def test_refining_needs_targets(networks) -> None:
     generator, identity, _ = networks
     code = generator.w_avg.expand(1, generator.n_styles, -1)

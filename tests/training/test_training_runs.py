@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import load_file
 
 from vidswap.cli.train import train_group
 from vidswap.errors import UsageError
@@ -137,6 +140,30 @@ def test_mixer_run_resumes_and_analysis_has_a_table(weights_home: Path, tmp_path
     assert not torch.equal(load_mixer(made)(source, target), target)
     # The same command again has nothing left to do and changes nothing.
     assert train().read_bytes() == first
+
+    fits = []
+
+    def fit(generator, identity, picture, start, steps, scale) -> torch.Tensor:
+        fits.append(picture.shape)
+        return start
+
+    def train_fitted(count: int) -> Path:
+        return runs.run_mixer(
+            tmp_path / "fitted", options, replace(bank_options, fitted=count), device=CPU, log=quiet,
+            networks=nets, sheet_side=2, fit=fit,
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match="fitted: expected more than"):
+        train_fitted(3)
+    (tmp_path / "fitted").mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "bank-11.safetensors", tmp_path / "fitted")
+    train_fitted(4)
+    kept = load_file(tmp_path / "fitted" / "fitted-11.safetensors")
+    assert len(kept["codes"]) == 4 and set(fits) == {(1, 3, 128, 128)}
+    assert (tmp_path / "fitted" / "mixer-gated-sheet-fitted.png").exists()
+    train_fitted(5)  # goes on from the four
+    more = load_file(tmp_path / "fitted" / "fitted-11.safetensors")
+    assert len(more["codes"]) == 5 and torch.equal(more["images"][:4], kept["images"])
 
     wanted = analysis.AnalysisOptions(faces=4, pairs=1, ranges="0-22")
     table = runs.run_analysis(tmp_path, wanted, device=CPU, log=quiet, networks=nets)
