@@ -128,7 +128,7 @@ def _cold(session, config, face, device, cap: int) -> dict:
     target = fit_target(area_downsample(image, 512), identity)
     code = torch.from_numpy(face.pivot.latent)[None].to(device)
     with torch.no_grad():
-        wanted = face_psnr(area_downsample(generator.synthesize(code), 512), target)
+        wanted = face_psnr(area_downsample(generator.synthesize(code), 512), target, target.weight)
     start = generator.w_avg.expand(1, generator.n_styles, -1)
     settings = replace(config.inversion, fast_size=generator.resolution)
     began = time.perf_counter()

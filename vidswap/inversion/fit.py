@@ -51,7 +51,7 @@ class FitResult:
     w_plus: Tensor
     """``[1, n_styles, 512]``."""
     psnr: float
-    """In the face, dB, at the size of the last step."""
+    """dB at the size of the last step, pixels weighed as the target says (:attr:`FitTarget.weight`)."""
     steps: int
     moments: Tensor | None = None
     """``[1, n_styles, 512]`` running mean square of the gradient, in the loss of the cheap path; what a
@@ -88,7 +88,7 @@ def fit_pivot(
         it; see :func:`fit_target`.
     :param rate_scale: of Adam's steps; quasi-Newton steps find their own length.
     :param correction: of the cheap path, see :func:`path_correction`.
-    :param target_psnr: stop as soon as the face reaches this PSNR in dB.
+    :param target_psnr: stop as soon as this PSNR is reached, dB; see :attr:`FitResult.psnr`.
     :param curvature: of the generator: quasi-Newton steps from it, in place of Adam's.
     :return: the best code seen, never worse (in loss) than the start.
     """
@@ -141,7 +141,7 @@ def follow_pivot(
     :param target: of the cheap path, see :func:`fit_target`.
     :param moments: ``[1, n_styles, 512]`` from the frame before; None: begin with this gradient's.
     :param steps: the usual number; up to three times as many while the face stays far off.
-    :param target_psnr: what the frame before reached in the face, dB; the fit stops there.
+    :param target_psnr: what the frame before reached, dB; the fit stops there.
     :param slack_db: the start is left as it is when the face is at most this much worse.
     :param other: a second start, tried when the first is far off.
     :param curvature: of the generator. :param pairs: from the frame before.
