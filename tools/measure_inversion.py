@@ -68,7 +68,7 @@ def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.
         seen = seen_maps(work, occluded, session.device)
         pivot = session.inverter.first(image, **seen, steps=steps)
         code = torch.from_numpy(pivot.latent)[None].to(session.device)
-        row, made = judge(session, session.generator, image, code, bare_face(session, crop))
+        row, made = judge(session, session.generator, image, code, uncovered(work, occluded, session.device))
         rows.append(row)
         codes.append(code)
         pairs.append((crop.image, made))

@@ -25,14 +25,22 @@ def networks(weights_home: Path):
     return load_generator("mobilestylegan", weights.locate), identity, meshes
 
 
-def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(networks) -> None:
-    generator, identity, meshes = networks
+@pytest.fixture
+def pair(networks) -> tuple:
+    """What is refined: all that :func:`refine_source` takes by place."""
+    generator, identity, _ = networks
     source, target = (
         generator.sample(seed, psi=0.8)[:, None].repeat(1, generator.n_styles, 1) for seed in (21, 34)
     )
-    mixer = LayerMixer(range(3, 14), generator.n_styles)
     with torch.no_grad():
         embedding = identity.embed_aligned(generator.synthesize(source, size=128))
+    mixer = LayerMixer(range(3, 14), generator.n_styles)
+    return generator, identity, mixer, source, embedding, [target]
+
+
+def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(networks, pair) -> None:
+    meshes = networks[2]
+    generator, _, mixer, source, _, (target,) = pair
 
     def shape(images: torch.Tensor) -> torch.Tensor:
         mesh, _, iris = meshes(images)
@@ -43,25 +51,17 @@ def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(network
         drawn = shape(generator.synthesize(mixer(code, target), size=128))
         return float((drawn - shape(generator.synthesize(target, size=128))).abs().mean())
 
-    common = (generator, identity, mixer, source, embedding, [target])
-    free = refine_source(*common, steps=STEPS)
-    held = refine_source(*common, steps=STEPS, shape=shape, shape_weight=30.0)
+    free = refine_source(*pair, steps=STEPS)
+    held = refine_source(*pair, steps=STEPS, shape=shape, shape_weight=30.0)
     assert free.distance_after < free.distance_before
     assert moved(held.code) < 0.9 * min(moved(source), moved(free.code))
 
 
-def test_a_face_that_is_near_enough_is_left_alone(networks) -> None:
-    generator, identity, _ = networks
-    source, target = (
-        generator.sample(seed, psi=0.8)[:, None].repeat(1, generator.n_styles, 1) for seed in (21, 34)
-    )
-    mixer = LayerMixer(range(3, 14), generator.n_styles)
-    with torch.no_grad():
-        embedding = identity.embed_aligned(generator.synthesize(source, size=128))
-    common = (generator, identity, mixer, source, embedding, [target])
-    found = refine_source(*common, steps=2, near=2.0)
+def test_a_face_that_is_near_enough_is_left_alone(pair) -> None:
+    source = pair[3]
+    found = refine_source(*pair, steps=2, near=2.0)
     assert torch.equal(found.code, source) and 0 < found.distance_after < 2
-    assert not torch.equal(refine_source(*common, steps=2, near=0.0).code, source)
+    assert not torch.equal(refine_source(*pair, steps=2, near=0.0).code, source)
 
 
 def test_refining_needs_targets(networks) -> None:

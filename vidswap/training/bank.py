@@ -126,16 +126,19 @@ def build_fitted_bank(
     pictures = [faces.image(index) for index in range(len(faces))]
     rows = _Rows(identity, meshes)
     have = 0 if kept is None else len(kept)
-    seed = seed * 1_000_003 + have
-    fitted = FittedCodes(generator, fit, encoder, seed=seed, restart=_RESTART)
+    fitted = FittedCodes(generator, fit, encoder, seed=seed * 1_000_003 + have, restart=_RESTART)
+
+    def whole() -> Bank:
+        return rows.bank() if kept is None else kept.and_then(rows.bank())
+
     while have + len(rows) < count:
         code = fitted.draw(pictures)
         with torch.no_grad():
             picture = area_downsample(generator.synthesize(code, size=512), 128)
         if rows.add(code, picture) and len(rows) % _KEEP_EVERY == 0:
             log(f"fitted codes: {have + len(rows)}/{count}")
-            _keep(path, rows.bank() if kept is None else kept.and_then(rows.bank()))
-    return _keep(path, rows.bank() if kept is None else kept.and_then(rows.bank()))
+            _keep(path, whole())
+    return _keep(path, whole())
 
 
 class _Rows:

@@ -201,11 +201,10 @@ def run_mixer(
     nets = networks or load_networks(device)
     seed = bank_options.bank_seed
     banks = {"unseen pairs": load_bank(nets, folder, faces=bank_options.faces, seed=seed, log=log)}
-    if fit is not None and bank_options.fitted > 0:
+    if fit is not None and "fitted" in counts:
         banks["unseen pairs of fitted codes"] = load_fitted(
-            nets, folder, fit, banks["unseen pairs"],
-            count=bank_options.fitted, seed=seed, log=log,
-        )  # fmt: skip
+            nets, folder, fit, banks["unseen pairs"], count=counts["fitted"], seed=seed, log=log
+        )
     split = {what: _split(bank, options.held_out) for what, bank in banks.items()}
     known = [known for known, _ in split.values()]
     fitted = len(known[1]) if len(known) > 1 else 0
