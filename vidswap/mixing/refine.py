@@ -18,6 +18,13 @@ from torch.nn import functional
 from vidswap.mixing.mixers import Mixer
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
+from vidswap.models.rgb_head import area_downsample
+
+_EYE_BAND = ((0.43, 0.54), (0.26, 0.74))
+"""Rows and columns of an aligned crop."""
+_EYES_KEPT, _EYES_SLACK = 4.0, 0.1
+"""Weight of eyes that become brighter, and by how much they may (of 2). Bright eyes in a dark face are a part
+of whom the network sees; on a lighter face it would have them glow."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +82,13 @@ def refine_source(
     distances = []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * scale * (1 - 0.8 * step / max(steps - 1, 1))
-        target, (blocks, asked) = targets[step % len(targets)], before[step % len(targets)]
+        target, (blocks, eyes, asked) = targets[step % len(targets)], before[step % len(targets)]
         image = generator.synthesize(mixer(code, target), size=size)
         away = (identity.embed_aligned(image) - embedding).norm()
         distances.append(float(away.detach()))
         loss = (away - near).clamp_min(0).square() + keep * functional.l1_loss(_blocks(image), blocks)
         loss = loss + hold * ((code - source) / scale).square().mean()
+        loss = loss + _EYES_KEPT * (_eyes(image) - eyes - _EYES_SLACK).clamp_min(0).mean()
         if shape is not None and asked is not None:
             loss = loss + shape_weight * functional.smooth_l1_loss(shape(image), asked, beta=0.02)
         optimizer.zero_grad(set_to_none=True)
@@ -97,11 +105,19 @@ def _seen(
     source: Tensor,
     target: Tensor,
     shape: Callable[[Tensor], Tensor] | None,
-) -> tuple[Tensor, Tensor | None]:
-    """What must stay, by the cheap path: the mixed picture in blocks, and the target's shape."""
-    blocks = _blocks(generator.synthesize(mixer(source, target), size=128))
-    return blocks, None if shape is None else shape(generator.synthesize(target, size=128))
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes are, and the target's
+    shape."""
+    mixed = generator.synthesize(mixer(source, target), size=128)
+    asked = None if shape is None else shape(generator.synthesize(target, size=128))
+    return _blocks(mixed), _eyes(mixed), asked
 
 
 def _blocks(image: Tensor) -> Tensor:
     return functional.avg_pool2d(image, image.shape[-1] // 16)
+
+
+def _eyes(image: Tensor) -> Tensor:
+    """Brightness ``[1, 1, h, w]`` at 128 px of the band that the eyes lie in."""
+    rows, columns = (slice(*(round(edge * 128) for edge in span)) for span in _EYE_BAND)
+    return area_downsample(image, 128)[..., rows, columns].mean(1, keepdim=True)
