@@ -25,7 +25,7 @@ from vidswap.compositing import (
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
 from vidswap.identities import to_image
-from vidswap.landmarks import LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE, keypoints_from_mesh
+from vidswap.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE, keypoints_from_mesh
 from vidswap.mixing import Response, Steering, refine_source
 from vidswap.models import TILES
 from vidswap.records import Face, Swap
@@ -48,7 +48,7 @@ _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
 _TURNED = {"yaw": 1.0, "pitch": -0.6}
 """Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
-_REFINED, _REFINED_VERSION = "refined", 3
+_REFINED, _REFINED_VERSION = "refined", 5
 _REFINED_BY = ("dlib-resnet", "directions", "facemesh-torch", "iris-torch", "rgb-heads")
 """Networks that refining looks through, besides generator and mixer."""
 _COVERED = 0.3
@@ -120,7 +120,7 @@ class Regenerate:
             return None
         _, amounts, response = self.steered[face.face.track_id]
         hidden = covered_measures(face, steering.names)
-        wanted = steering.measures(face.crop.mesh, face.crop.iris_xy)
+        wanted = steering.measures(face.crop.mesh)
         steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
         return _Steered(steering, wanted, hidden, steps)
 
@@ -133,11 +133,10 @@ class Regenerate:
         if drawn is None or now is None:
             return
         steering, hidden = now.steering, now.hidden
-        iris = None if drawn.iris_xy is None else drawn.iris_xy / size
-        answered = steering.measures(drawn.mesh / size, iris)
+        answered = steering.measures(drawn.mesh / size)
         shot, amounts, response = self.steered[track]
         response = steering.learnt(response, now.wanted, answered, now.steps, hidden)
-        amounts = steering.follow(amounts, steering.error(now.wanted, answered), hidden)
+        amounts = steering.follow(amounts, now.wanted - answered, hidden)
         self.steered[track] = shot, amounts, response
 
     def _drawn(self, work: Work) -> Work:
@@ -415,10 +414,7 @@ def mask_window(mask: np.ndarray, *, below: int = _ROOM) -> tuple[int, int, int,
     return left, top, right, bottom
 
 
-_SEEN_BY = {
-    "mouth": MOUTH, "smile": MOUTH, "eyes": (*LEFT_EYE, *RIGHT_EYE), "gaze_x": (*LEFT_EYE, *RIGHT_EYE),
-    "gaze_y": (*LEFT_EYE, *RIGHT_EYE), "brow": (*LEFT_BROW, *RIGHT_BROW),
-}  # fmt: skip
+_SEEN_BY = {"mouth": MOUTH, "smile": MOUTH, "eyes": (*LEFT_EYE, *RIGHT_EYE)}
 """Landmarks that a measure is read from; the whole face when a measure is not named."""
 
 

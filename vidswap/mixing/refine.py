@@ -20,9 +20,9 @@ from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
 
-_EYE_BAND = ((0.43, 0.54), (0.26, 0.74))
-"""Rows and columns of an aligned crop."""
-_EYES_KEPT, _EYES_SLACK = 4.0, 0.1
+_EYE_BAND = ((0.455, 0.515), (0.28, 0.72))
+"""Rows and columns of an aligned crop, without the brows."""
+_EYES_KEPT, _EYES_SLACK = 8.0, 0.08
 """Weight of eyes that become brighter, and by how much they may (of 2). Bright eyes in a dark face are a part
 of whom the network sees; on a lighter face it would have them glow."""
 
@@ -106,8 +106,8 @@ def _seen(
     target: Tensor,
     shape: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes are, and the target's
-    shape."""
+    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes are, and the shape
+    of the target."""
     mixed = generator.synthesize(mixer(source, target), size=128)
     asked = None if shape is None else shape(generator.synthesize(target, size=128))
     return _blocks(mixed), _eyes(mixed), asked

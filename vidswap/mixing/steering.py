@@ -25,9 +25,10 @@ from vidswap.models.aligned_mesh import MEASURES, face_measures
 Amounts = NDArray[np.float64]
 """``[D]`` steps along the directions."""
 
-_LIMIT = 0.7
-"""Steps in all (their norm). With 1.2 for each direction, faces of a hard clip smeared after a second; 0.7 in
-all took half of the leak out and left them clean."""
+_LIMIT = 0.2
+"""Steps in all (their norm). They cost identity, a nod most: half a step is 0.07. Two sources on a talking man
+(identity and pose): limit 0.7: 0.400 and 1.8 degrees, 0.498 and 2.6; 0.35: 0.384 and 1.8, 0.488 and 2.3;
+0: 0.379 and 2.9, 0.469 and 3.2."""
 _GAIN = 0.35
 _FASTEST = 0.08
 """Steps a frame. A blink is over before it has moved the lids."""
@@ -39,9 +40,9 @@ _CALMED = frozenset({"mouth", "smile"})
 _CALM_ROUNDS, _MOST_CALMING = 5, 0.6
 """Steps of each at most. A broad smile taken out whole leaves its folds behind: on one photo the identity
 went from 0.27 to 0.43 with 2 steps, 0.37 with 1, 0.32 with 0.6."""
-_OF_THE_PERSON = frozenset({"brow"})
-"""Measures that differ from person to person more than within one. Steered, the height of the brows took all
-of :data:`_LIMIT`, and its direction puts glasses on some faces."""
+_LEFT_ALONE = frozenset({"brow", "gaze_x", "gaze_y"})
+"""Brows differ from person to person more than within one: their height took all of the limit, and its
+direction puts glasses on some faces. The gaze changes too quickly: steered, it was as far off as before."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Steering:
 
     @classmethod
     def along(cls, directions: Directions) -> Steering:
-        names = [name for name in MEASURES if name in directions.changes and name not in _OF_THE_PERSON]
+        names = [name for name in MEASURES if name in directions.changes and name not in _LEFT_ALONE]
         return cls(
             torch.stack([directions.changes[name] for name in names]),
             np.array([directions.units[name][0] for name in names]),
@@ -83,29 +84,17 @@ class Steering:
         steps = torch.as_tensor(share * amounts, dtype=code.dtype, device=code.device)
         return code + torch.einsum("d,dsw->sw", steps, self.changes)[None]
 
-    def error(self, wanted: Amounts, drawn: Amounts) -> Amounts:
-        """How far the drawn face is from the target's, in steps ``[D]``; 0 where nothing is said of it.
-
-        :param wanted: :meth:`measures` of the target's crop. :param drawn: of the drawn face.
-        """
-        return np.nan_to_num(wanted - drawn, nan=0.0)
-
-    def measures(self, mesh: NDArray[np.floating], iris: NDArray[np.floating] | None) -> Amounts:
-        """The measures of a face in steps ``[D]``; those of the gaze are NaN without irises.
-
-        :param mesh: ``[468, 3]`` in the crop. :param iris: ``[2, 5, 2]`` in the same coordinates.
-        """
-        eyes = np.zeros((2, 5, 2)) if iris is None else iris
-        points, irises = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in (mesh, eyes))
-        found = face_measures(points, irises)[0, list(self.columns)].double().numpy() / self.units
-        if iris is None:
-            found[[name.startswith("gaze") for name in self.names]] = np.nan
-        return found
+    def measures(self, mesh: NDArray[np.floating]) -> Amounts:
+        """The measures of a face in steps ``[D]``. :param mesh: ``[468, 3]`` in the crop."""
+        points = torch.from_numpy(np.asarray(mesh, np.float32))[None]
+        found = face_measures(points, torch.zeros(1, 2, 5, 2))  # no gaze among the columns
+        return found[0, list(self.columns)].double().numpy() / self.units
 
     def follow(self, amounts: Amounts, error: Amounts, hidden: NDArray[np.bool_] | None = None) -> Amounts:
         """The amounts for the next frame.
 
-        :param error: :meth:`error` of this one. :param hidden: ``[D]`` what is covered, and so not known.
+        :param error: ``[D]`` by how much the target's measures exceed the drawn face's.
+        :param hidden: ``[D]`` what is covered, and so not known.
         """
         step = np.clip(_GAIN * error, -_FASTEST, _FASTEST)
         if hidden is not None:
