@@ -35,7 +35,7 @@ from vidswap.stages import (
     smooth_quads,
 )
 from vidswap.streaming import Stage
-from vidswap.witnesses import SeeOccluders
+from vidswap.witnesses import SeeOccluders, WatchOccluders
 from vidswap.works import FaceWork, Work
 
 _PARTS = frozenset({"session", "config", "options", "finder", "selection"})
@@ -85,10 +85,11 @@ class Analysis:
             lagged = FixedLagStage(smooth.lag, smooth_quads(smooth.quad))
             made.append(Stage("steady quads", _Lagged(self, "quads", lagged, smooth.lag, live_only=True)))
         made.append(Stage("crop", CropFaces(session.config.composite)))
+        made.append(Stage("watch", _Live(self, "watch", WatchOccluders(session))))
         if self.given is not None:
             made.append(Stage("read latents", self.given))
         else:
-            made.append(Stage("invert", _Invert(self, InvertFaces(session))))
+            made.append(Stage("invert", _Live(self, "invert", InvertFaces(session))))
         made.append(Stage("see occluders", _See(self, SeeOccluders(session))))
         if self.given is None and smooth.latent > 0 and smooth.lag > 0:
             lagged = FixedLagStage(smooth.lag, smooth_latents(smooth.latent))
@@ -206,11 +207,11 @@ class _Lagged:
         return self.stage.flush()
 
 
-class _Invert:
-    """Stage: inversion of live frames."""
+class _Live:
+    """Stage: another one that only live frames need, whose state is left at borders."""
 
-    def __init__(self, run: Analysis, stage: InvertFaces) -> None:
-        self.run, self.stage = run, stage
+    def __init__(self, run: Analysis, name: str, stage: WatchOccluders | InvertFaces) -> None:
+        self.run, self.name, self.stage = run, name, stage
         self._begun = False
 
     def __call__(self, work: Work) -> Work:
@@ -219,10 +220,10 @@ class _Invert:
             return work
         if not self._begun:
             self._begun = True
-            _restore_stage(self.stage, run.restored("invert"), run.session.device)
+            _restore_stage(self.stage, run.restored(self.name), run.session.device)
         work = _rounded(self.stage(work))
         if run.is_border(index):
-            run.leave("invert", index, _stage_state(self.stage, work.shot))
+            run.leave(self.name, index, _stage_state(self.stage, work.shot))
         return work
 
 
@@ -251,7 +252,7 @@ class _See:
         return iter(())
 
     def _keep(self, border: State | None) -> None:
-        names = ("find", "quads", "invert")
+        names = ("find", "quads", "watch", "invert")
         state = None if border is None else {n: border[n] for n in names if n in border}
         self.run.kept.put(self._index // self.run.chunk_frames, self._page, state)
         self._page = []
@@ -301,6 +302,8 @@ def _rounded(work: Work) -> Work:
     """Pivots in the precision that they are kept in, so that kept and fresh ones are the same."""
     return work.with_faces(
         replace(face, pivot=replace(face.pivot, latent=kept_half(face.pivot).astype(np.float32)))
+        if face.pivot is not None
+        else face
         for face in work.faces
     )
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidswap.cache import canonical_json
-from vidswap.compositing import ColorState, MotionState
+from vidswap.compositing import ColorState, HeldOcclusion, MotionState
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
 from vidswap.inversion import WarmState
@@ -27,7 +27,10 @@ Array = NDArray[Any]
 
 _RECORDS = {
     kind.__name__: kind
-    for kind in (ColorState, Face, FinderState, Followed, MotionState, Pivot, Response, Track, WarmState)
+    for kind in (
+        ColorState, Face, FinderState, Followed, HeldOcclusion, MotionState, Pivot, Response, Track,
+        WarmState,
+    )  # fmt: skip
 }
 _TREE = "tree"
 

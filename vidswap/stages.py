@@ -303,7 +303,7 @@ class InvertFaces:
         for face in work.faces:
             shot, state = self.states.get(face.face.track_id, (work.shot, None))
             image = to_tensor(face.crop.image, device)
-            occluded = see_occluders(face, self.session)
+            occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
             pivot, state = self.session.inverter.step(
                 image, state if shot == work.shot else None,
                 **seen_maps(face, occluded, device),

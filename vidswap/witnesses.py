@@ -8,12 +8,20 @@ same frames.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from vidswap.compositing import combine, doubt, face_mask, residual_occlusion, steady_occlusion
+from vidswap.compositing import (
+    HeldOcclusion,
+    combine,
+    doubt,
+    face_mask,
+    hold_occlusion,
+    residual_occlusion,
+    steady_occlusion,
+)
 from vidswap.compositing.arrays import smoothstep
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.identities import to_image, to_tensor
@@ -154,6 +162,28 @@ def _covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor 
         return None
     covers = torch.from_numpy(occluded)[None, None].to(device)
     return torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
+
+
+@dataclass
+class WatchOccluders:
+    """Stage: what the network sees in front of the faces, held on to along their tracks. Before the
+    inversion, which must not look at it."""
+
+    session: Session
+    held: dict[int, tuple[int, HeldOcclusion]] = field(default_factory=dict)
+    """Shot, and what is remembered, a track."""
+
+    def __call__(self, work: Work) -> Work:
+        return work.with_faces(self._watched(face, work.shot) for face in work.faces)
+
+    def _watched(self, face: FaceWork, shot: int) -> FaceWork:
+        seen, track = see_occluders(face, self.session), face.face.track_id
+        if seen is not None and self.session.config.smooth.occlusion > 0:
+            before_shot, before = self.held.get(track, (shot, None))
+            seen, now = hold_occlusion(seen, face.small, before if before_shot == shot else None)
+            self.held[track] = shot, now
+            seen = from_bytes(in_bytes(seen))
+        return replace(face, occluded=seen)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,14 @@ from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
-from vidswap.compositing.occlusion import combine, doubt, residual_occlusion, steady_occlusion
+from vidswap.compositing.occlusion import (
+    HeldOcclusion,
+    combine,
+    doubt,
+    hold_occlusion,
+    residual_occlusion,
+    steady_occlusion,
+)
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
 __all__ = [
@@ -21,6 +28,7 @@ __all__ = [
     "REGIONS",
     "Blend",
     "Glance",
+    "HeldOcclusion",
     "MotionState",
     "Placement",
     "ColorMatcher",
@@ -33,6 +41,7 @@ __all__ = [
     "face_mask",
     "face_outline",
     "follow",
+    "hold_occlusion",
     "match_detail",
     "parse_regions",
     "residual_occlusion",

@@ -8,6 +8,8 @@ glasses, teeth, a beard drawn a little wrong) must not punch holes into the swap
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import kornia
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from vidswap.compositing.arrays import (
     widest,
 )
 from vidswap.compositing.masks import face_mask
+from vidswap.flow import optical_flow, warp
 from vidswap.records import FloatArray
 
 _SIZE = 128
@@ -45,6 +48,26 @@ _STILL = 0.05
 """Change of colour from frame to frame, of 1, at which a pixel counts as moving."""
 _GROW_STEPS = 24
 _EDGE_PX = 2.0
+
+_LEVELS, _ROUNDS = 4, 2
+"""Pyramid and steps of the flow that carries a map on."""
+_SAME = 0.06
+"""Change of colour along the flow, of 1, at which it is something else that is seen now."""
+_GAIN, _LOSS = 0.15, 0.025
+"""What a frame in which an occluder is seen adds to its evidence, and what one without takes away: seen for
+four frames, it is held for some thirty."""
+_HOLDS, _HOLDS_WHOLE = 0.2, 0.6
+"""Evidence that is believed in part, and wholly."""
+
+
+@dataclass(frozen=True)
+class HeldOcclusion:
+    """What is remembered of what was in front of a face."""
+
+    evidence: FloatArray
+    """``[n, n]`` in [0, 1], how long something was seen there."""
+    picture: FloatArray
+    """``[n, n, 3]`` the frame's crop."""
 
 
 def residual_occlusion(
@@ -166,6 +189,35 @@ def steady_occlusion(
     change = to_array(gaussian_blur(to_tensor(np.abs(small - seen).max(axis=2)), 1.0))
     share = np.float32(np.exp(-1.0 / frames)) * np.exp(-np.square(change / _STILL))
     return (fresh + share * (held - fresh)).astype(np.float32), small
+
+
+def hold_occlusion(
+    fresh: FloatArray, picture: FloatArray, before: HeldOcclusion | None
+) -> tuple[FloatArray, HeldOcclusion]:
+    """Hold on to what was in front of the face, along its motion, while it looks the same.
+
+    A network that looks at single frames loses a hand that closes to a fist, though it is plainly the one
+    that came in before. So what was seen for some frames stays for a second, carried by the optical flow;
+    where the picture changes along that flow, it was something else.
+
+    :param fresh: ``[n, n]`` in [0, 1], this frame's map. :param picture: ``[S, S, 3]`` its crop.
+    :param before: what this function gave for the frame before, None at the start of a shot.
+    :return: the map ``[n, n]``, nowhere below ``fresh``, and what is to be given with the next frame.
+    """
+    small = resize_map(picture, fresh.shape[0])
+    seen = fresh > 0.5
+    if before is None or before.evidence.shape != fresh.shape:
+        return fresh, HeldOcclusion(np.where(seen, _GAIN, 0).astype(np.float32), small)
+    if not seen.any() and not before.evidence.any():
+        return fresh, HeldOcclusion(before.evidence, small)
+    now, last = to_tensor(small), to_tensor(before.picture)
+    flow = optical_flow(luma(now), luma(last), levels=_LEVELS, iterations=_ROUNDS)
+    changed = gaussian_blur((warp(last, flow) - now).abs().amax(1, keepdim=True), 1.0)
+    same = torch.exp(-(changed / _SAME).square())
+    evidence = to_array(warp(to_tensor(before.evidence), flow) * same)
+    evidence = np.clip(evidence + np.where(seen, _GAIN, -_LOSS), 0, 1).astype(np.float32)
+    held = smoothstep((evidence - _HOLDS) / (_HOLDS_WHOLE - _HOLDS))
+    return np.maximum(fresh, held), HeldOcclusion(evidence, small)
 
 
 def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -> np.ndarray:

@@ -22,9 +22,11 @@ from vidswap.models.rgb_head import area_downsample
 
 _EYE_BAND = ((0.455, 0.515), (0.28, 0.72))
 """Rows and columns of an aligned crop, without the brows."""
-_EYES_KEPT, _EYES_SLACK = 8.0, 0.08
-"""Weight of eyes that become brighter, and by how much they may (of 2). Bright eyes in a dark face are a part
-of whom the network sees; on a lighter face it would have them glow."""
+_CHEEKS = ((0.54, 0.66), (0.3, 0.7))
+_EYES_WEIGHT = 8.0
+_BRIGHTER, _ABOVE_SKIN = 0.08, 0.2
+"""By how much eyes may become brighter, of 2, and how much brighter than skin they may be anyway. Bright eyes
+in a dark face are part of whom the network sees; on a lighter face they would glow."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def refine_source(
         distances.append(float(away.detach()))
         loss = (away - near).clamp_min(0).square() + keep * functional.l1_loss(_blocks(image), blocks)
         loss = loss + hold * ((code - source) / scale).square().mean()
-        loss = loss + _EYES_KEPT * (_eyes(image) - eyes - _EYES_SLACK).clamp_min(0).mean()
+        loss = loss + _EYES_WEIGHT * (_brightness(image, _EYE_BAND) - eyes).clamp_min(0).mean()
         if shape is not None and asked is not None:
             loss = loss + shape_weight * functional.smooth_l1_loss(shape(image), asked, beta=0.02)
         optimizer.zero_grad(set_to_none=True)
@@ -106,18 +108,20 @@ def _seen(
     target: Tensor,
     shape: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes are, and the shape
-    of the target."""
+    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes may be, and the
+    shape of the target."""
     mixed = generator.synthesize(mixer(source, target), size=128)
     asked = None if shape is None else shape(generator.synthesize(target, size=128))
-    return _blocks(mixed), _eyes(mixed), asked
+    skin = _brightness(mixed, _CHEEKS).mean()
+    eyes = torch.maximum(_brightness(mixed, _EYE_BAND) + _BRIGHTER, skin + _ABOVE_SKIN)
+    return _blocks(mixed), eyes, asked
 
 
 def _blocks(image: Tensor) -> Tensor:
     return functional.avg_pool2d(image, image.shape[-1] // 16)
 
 
-def _eyes(image: Tensor) -> Tensor:
-    """Brightness ``[1, 1, h, w]`` at 128 px of the band that the eyes lie in."""
-    rows, columns = (slice(*(round(edge * 128) for edge in span)) for span in _EYE_BAND)
+def _brightness(image: Tensor, part: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
+    """Of rows and columns of a picture, ``[1, 1, h, w]`` at 128 px."""
+    rows, columns = (slice(*(round(edge * 128) for edge in span)) for span in part)
     return area_downsample(image, 128)[..., rows, columns].mean(1, keepdim=True)

@@ -26,8 +26,8 @@ Amounts = NDArray[np.float64]
 """``[D]`` steps along the directions."""
 
 _LIMIT = 0.2
-"""Steps in all (their norm). They cost identity, a nod most: half a step is 0.07. Two sources on a talking man
-(identity and pose): limit 0.7: 0.400 and 1.8 degrees, 0.498 and 2.6; 0.35: 0.384 and 1.8, 0.488 and 2.3;
+"""Steps in all (their norm). They cost identity, a nod most: half a step is 0.07. Two sources on a talking
+man (identity and pose): limit 0.7: 0.400 and 1.8 degrees, 0.498 and 2.6; 0.35: 0.384 and 1.8, 0.488 and 2.3;
 0: 0.379 and 2.9, 0.469 and 3.2."""
 _GAIN = 0.35
 _FASTEST = 0.08
