@@ -180,7 +180,9 @@ class WatchOccluders:
         seen, track = see_occluders(face, self.session), face.face.track_id
         if seen is not None and self.session.config.smooth.occlusion > 0:
             before_shot, before = self.held.get(track, (shot, None))
-            seen, now = hold_occlusion(seen, face.small, before if before_shot == shot else None)
+            seen, now = hold_occlusion(
+                seen, face.small, face.visible, before if before_shot == shot else None
+            )
             self.held[track] = shot, now
             seen = from_bytes(in_bytes(seen))
         return replace(face, occluded=seen)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from vidswap.cli.train import train_group
+from vidswap.errors import WeightsError
 from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 from vidswap.training import occluders, occlusion_scenes, runs
@@ -19,6 +21,7 @@ from vidswap.training.occlusion import (
     occlusion_loss,
     overlap_counts,
     overlap_figures,
+    resume_published,
     train_occlusion,
 )
 from vidswap.training.pictures import Pictures, load_pictures
@@ -141,6 +144,29 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
         torch.testing.assert_close(parts[name], value, atol=1e-4, rtol=1e-3)
     short = load_occlusion_net(_run(tmp_path / "parts", 4)).state_dict()  # nothing left to do
     assert all(torch.equal(short[name], parts[name]) for name in parts)
+
+
+def test_it_goes_on_from_published_weights_and_says_when_they_are_none(tmp_path: Path) -> None:
+    first = _run(tmp_path, 2)
+    net = OcclusionNet((8, 8, 8, 8, 8))
+    assert resume_published(net, first) == 2
+    stored = load_file(first)
+    own = {key: value.half() for key, value in net.state_dict().items() if key in stored}
+    assert own.keys() == stored.keys()
+    assert all(torch.equal(own[key], stored[key]) for key in stored)
+    (tmp_path / "on").mkdir()
+    steps: list[str] = []
+    options = OcclusionOptions(steps=3, batch=2, size=32, save_every=1)
+    train_occlusion(
+        pictures(), net, tmp_path / "on" / "occlusion.safetensors", options, device=CPU, log=steps.append,
+        workers=0, evaluate_on=2, begin=first,
+    )  # fmt: skip
+    saved = torch.load(tmp_path / "on" / "occlusion.ckpt.pt", weights_only=True)
+    assert saved["step"] == 3 and len(saved["state"]["optimizer"]["state"]) > 0
+    with pytest.raises(WeightsError, match="occlusion network"):
+        resume_published(OcclusionNet((8, 8, 8, 8, 16)), first)
+    with pytest.raises(WeightsError, match="occlusion network"):
+        resume_published(net, Path(__file__))
 
 
 def test_a_run_with_faces_on_disk_keeps_curves_and_pictures(tmp_path: Path) -> None:

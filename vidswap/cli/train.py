@@ -201,14 +201,14 @@ def _mixer_options(command: Callable) -> Callable:
 
 
 def _occlusion(
-    folder: Path, device: str, faces: int, faces_seed: int, workers: int, **named: Any
+    folder: Path, device: str, faces: int, faces_seed: int, workers: int, begin: Path | None, **named: Any
 ) -> None:
     from vidswap.training.runs import run_occlusion
 
     options = _built(_options_class("occlusion"), named)
     made = run_occlusion(
         folder, options, device=_device(device), log=_log,
-        faces=faces, faces_seed=faces_seed, workers=workers,
+        faces=faces, faces_seed=faces_seed, workers=workers, begin=begin,
     )  # fmt: skip
     click.echo(made)
 
@@ -225,6 +225,10 @@ def _occlusion_options(command: Callable) -> Callable:
         click.option(
             "--faces", type=click.IntRange(2), default=800, show_default=True,
             help="Generated faces that the scenes are made of.",
+        ),
+        click.option(
+            "--begin", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="Published weights to go on from where the folder has no checkpoint.",
         ),
     ):  # fmt: skip
         command = option(command)

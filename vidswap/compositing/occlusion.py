@@ -51,11 +51,13 @@ _EDGE_PX = 2.0
 
 _LEVELS, _ROUNDS = 4, 2
 """Pyramid and steps of the flow that carries a map on."""
-_SAME = 0.06
-"""Change of colour along the flow, of 1, at which it is something else that is seen now."""
-_GAIN, _LOSS = 0.15, 0.025
-"""What a frame in which an occluder is seen adds to its evidence, and what one without takes away: seen for
-four frames, it is held for some thirty."""
+_SAME, _OTHER = 0.04, 0.1
+"""Change of colour along the flow, of 1, up to which the same is seen, and from which something else is."""
+_GAIN, _LOSS, _FAST_LOSS = 0.15, 1 / 80, 1 / 6
+"""What a frame in which an occluder is seen adds to its evidence, and what one without takes away: the first
+where nearly all of what was there is lost at once, the second where the network sees most of it still."""
+_LOST, _LEFT = 0.35, 0.6
+"""Share of what was in front of the face that is still seen, for the first and for the second."""
 _HOLDS, _HOLDS_WHOLE = 0.2, 0.6
 """Evidence that is believed in part, and wholly."""
 
@@ -192,30 +194,35 @@ def steady_occlusion(
 
 
 def hold_occlusion(
-    fresh: FloatArray, picture: FloatArray, before: HeldOcclusion | None
+    fresh: FloatArray, picture: FloatArray, face: FloatArray, before: HeldOcclusion | None
 ) -> tuple[FloatArray, HeldOcclusion]:
     """Hold on to what was in front of the face, along its motion, while it looks the same.
 
     A network that looks at single frames loses a hand that closes to a fist, though it is plainly the one
-    that came in before. So what was seen for some frames stays for a second, carried by the optical flow;
-    where the picture changes along that flow, it was something else.
+    that came in before. So what was seen for some frames and is gone all at once stays for some seconds,
+    carried by the optical flow; where the picture changes along that flow, it was something else. A hand that
+    leaves is still seen beside where it was, and is let go.
 
     :param fresh: ``[n, n]`` in [0, 1], this frame's map. :param picture: ``[S, S, 3]`` its crop.
+    :param face: ``[M, M]`` where the crop shows the face, covered or not.
     :param before: what this function gave for the frame before, None at the start of a shot.
     :return: the map ``[n, n]``, nowhere below ``fresh``, and what is to be given with the next frame.
     """
     small = resize_map(picture, fresh.shape[0])
     seen = fresh > 0.5
     if before is None or before.evidence.shape != fresh.shape:
-        return fresh, HeldOcclusion(np.where(seen, _GAIN, 0).astype(np.float32), small)
+        return fresh, HeldOcclusion(np.where(seen, np.float32(_GAIN), np.float32(0)), small)
     if not seen.any() and not before.evidence.any():
         return fresh, HeldOcclusion(before.evidence, small)
     now, last = to_tensor(small), to_tensor(before.picture)
     flow = optical_flow(luma(now), luma(last), levels=_LEVELS, iterations=_ROUNDS)
-    changed = gaussian_blur((warp(last, flow) - now).abs().amax(1, keepdim=True), 1.0)
-    same = torch.exp(-(changed / _SAME).square())
-    evidence = to_array(warp(to_tensor(before.evidence), flow) * same)
-    evidence = np.clip(evidence + np.where(seen, _GAIN, -_LOSS), 0, 1).astype(np.float32)
+    changed = to_array(gaussian_blur((warp(last, flow) - now).abs().amax(1, keepdim=True), 1.0))
+    evidence = to_array(warp(to_tensor(before.evidence), flow))
+    evidence *= 1 - smoothstep((changed - _SAME) / (_OTHER - _SAME))
+    there = (evidence > (_HOLDS + _HOLDS_WHOLE) / 2) & (resize_map(face, fresh.shape[0]) > 0.5)
+    still = np.float32((seen & there).sum() / max(int(there.sum()), 1))
+    loss = _LOSS + float(smoothstep((still - _LOST) / (_LEFT - _LOST))) * (_FAST_LOSS - _LOSS)
+    evidence = np.clip(evidence + np.where(seen, _GAIN, -loss), 0, 1).astype(np.float32)
     held = smoothstep((evidence - _HOLDS) / (_HOLDS_WHOLE - _HOLDS))
     return np.maximum(fresh, held), HeldOcclusion(evidence, small)
 

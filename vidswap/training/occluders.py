@@ -179,12 +179,12 @@ def hand(setting: Setting, random: Random) -> Layer:
     tip = setting.mesh_xy[int(random.integers(468))] + random.normal(0, 12, 2)
     # Hands come from below far more often than from above.
     angle = -math.pi / 2 + random.normal(0, 0.95)
-    if random.random() < 0.15:
+    if random.random() < 0.2:
         angle = random.uniform(0, 2 * math.pi)
     relief, marks = _Relief.empty(), _Marks()
     length = radius * random.uniform(7.5, 10)
-    fist = random.random() < 0.35
-    curl = random.uniform(0.3, 0.6) if fist else random.uniform(0.75, 1.0)
+    fist = random.random() < 0.5
+    curl = random.uniform(0.12, 0.6) if fist else random.uniform(0.75, 1.0)
     forward = np.array([math.cos(angle), math.sin(angle)])
     side = np.array([-forward[1], forward[0]])
     knuckles_at = tip - forward * length * curl

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from vidswap.errors import WeightsError
 from vidswap.models import channels_last
 from vidswap.models.occlusion_net import INPUT_SIZE, OcclusionNet, occlusion_metadata
 from vidswap.training.checkpoint import Checkpoint, save_weights
@@ -68,15 +70,20 @@ def train_occlusion(
     log: Callable[[str], None],
     workers: int = 1,
     evaluate_on: int = 96,
+    begin: Path | None = None,
 ) -> dict[str, float]:
     """Train ``net``, resuming from a checkpoint beside ``output``; gives figures on unseen scenes.
 
     :param workers: processes that draw scenes; they change nothing but the speed.
+    :param begin: published weights to go on from where there is no checkpoint.
+    :raises WeightsError: these are no such weights.
     """
     channels_last(net.to(device))
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.learning_rate, weight_decay=1e-4)
     checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
     start = checkpoint.resume({"net": net, "optimizer": optimizer})
+    if start == 0 and begin is not None:
+        start = resume_published(net, begin)
     scenes = Scenes(pictures, seed=options.seed, size=options.size)
     loader = DataLoader(
         scenes, batch_size=options.batch, num_workers=workers,
@@ -178,6 +185,21 @@ def _seen(image: Tensor, red: Tensor | None = None) -> np.ndarray:
         share = 0.6 * red
         shown = shown * (1 - share) + share * torch.tensor([1.0, 0.0, 0.0])[:, None, None]
     return (shown * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+def resume_published(net: OcclusionNet, path: Path) -> int:
+    """Take over what :func:`publish` wrote; gives the steps that it was trained for."""
+    try:
+        with safe_open(path, "pt") as file:
+            steps = int((file.metadata() or {}).get("steps", 0))
+            kept = {key: file.get_tensor(key).float() for key in file.keys()}
+        missing, unexpected = net.load_state_dict(kept, strict=False)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path}: not the weights of an occlusion network ({error})") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise WeightsError(f"{path}: not the weights of this occlusion network")
+    return steps
 
 
 def publish(net: OcclusionNet, output: Path, step: int, options: OcclusionOptions) -> None:

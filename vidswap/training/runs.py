@@ -334,11 +334,13 @@ def run_occlusion(
     workers: int = 1,
     networks: Networks | None = None,
     evaluate_on: int = 96,
+    begin: Path | None = None,
 ) -> Path:
     """Train the occlusion network; gives the path of its weights.
 
     :param faces: generated faces that the scenes are made of, kept in the folder; more may be asked for when
         a run is gone on with, and more steps.
+    :param begin: published weights to go on from where the folder has no checkpoint.
     """
     if faces < 2:
         raise UsageError(f"faces: expected at least 2, got {faces}")
@@ -355,8 +357,9 @@ def run_occlusion(
 
     line = CurveLog(folder, "occlusion", log, on_step=draw)
     found = train_occlusion(
-        pictures, net, output, options, device=device, log=line, workers=workers, evaluate_on=evaluate_on
-    )
+        pictures, net, output, options, device=device, log=line, workers=workers,
+        evaluate_on=evaluate_on, begin=begin,
+    )  # fmt: skip
     occlusion_sheet(pictures, net, folder / "occlusion-sheet.png", size=options.size, device=device)
     log("unseen scenes: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
     return output
