@@ -9,7 +9,7 @@ which took part in the training) to the source's photo, retrieval of the source 
 what should stay the target's: pose, expression (mesh after Procrustes, in inter-ocular distances), opening of
 the mouth and the eyes, gaze. With ``--judge faceres`` (``vidswap weights fetch judge``) also by a network
 that took no part: cosine to the source's photo and to the target, retrieval, and how often the source is
-nearer than the target.
+nearer than the target. ``--strengths 0,0.5,1`` compares strengths of the default in place of the methods.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def swapped(session: Session, work: Work, source: SourceIdentity) -> np.ndarray:
 def report(totals: dict[str, list[dict]], rows: list[np.ndarray], sheet: Path | None) -> None:
     """Print the means of each method's measures, in Markdown, and save rows of pictures ``[h, w, 3]`` in
     [0, 1], one under the other, where a sheet is asked for."""
-    keys = list(totals["no swap"][0])
+    keys = list(next(iter(totals.values()))[0])
     print("| method | " + " | ".join(keys) + " |\n|---" + "|---" * len(keys) + "|")
     for name, found in totals.items():
         print(f"| {name} | " + " | ".join(f"{np.mean([r[k] for r in found]):.3f}" for k in keys) + " |")
@@ -181,7 +181,11 @@ def main() -> None:
     parser.add_argument("--judge", choices=sorted(RECIPES), help="a second identity network")
     parser.add_argument("--preset", default="default")
     parser.add_argument("--sheet", type=Path, help="target, then each method, a row a pair")
+    parser.add_argument("--strengths", metavar="A,B,...", help="the default at these, not the methods")
     options = parser.parse_args()
+    methods = METHODS
+    if options.strengths:
+        methods = {f"strength {text}": {"mix.strength": float(text)} for text in options.strengths.split(",")}
     config, _ = load_config(preset=options.preset)
     session = Session(config)
     photos = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in _PHOTOS)
@@ -206,7 +210,7 @@ def main() -> None:
             pairs.append((name, work, source, photos_seen[path]))
     order = np.random.default_rng(5).permutation(len(pairs))[: options.pairs]
     pairs = [pairs[i] for i in sorted(order)]
-    variants = {name: variant(session, options.preset, changes) for name, changes in METHODS.items()}
+    variants = {name: variant(session, options.preset, changes) for name, changes in methods.items()}
     totals: dict[str, list[dict]] = {name: [] for name in variants}
     rows = []
     for _name, work, source, photo in pairs:
