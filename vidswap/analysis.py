@@ -233,6 +233,7 @@ class _See:
 
     def __init__(self, run: Analysis, stage: SeeOccluders) -> None:
         self.run, self.stage = run, stage
+        _restore_stage(stage, run.restored("doubt"), run.session.device)
         self._page: list[Any] = []
         self._index = -1
 
@@ -244,7 +245,10 @@ class _See:
             self._page.append(entry_of(work))
             if run.is_border(index):
                 self._keep(run.borders[index + 1])
-        yield self.stage.doubted(work)
+        work = self.stage.doubted(work)
+        if run.is_border(index):
+            run.leave("doubt", index, _stage_state(self.stage, work.shot))
+        yield work
 
     def flush(self) -> Iterator[Work]:
         if self._page:

@@ -188,12 +188,14 @@ class WatchOccluders:
         return replace(face, occluded=seen)
 
 
-@dataclass(frozen=True)
+@dataclass
 class SeeOccluders:
     """Stage: what the masks ask about occluders. Before the pivots are steadied over time, so that what it
     makes belongs to the frame alone; and one of its own, since it need not wait for the new face."""
 
     session: Session
+    believed: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    """Shot, and which patches were believed to be in front of the face, a track."""
 
     def __call__(self, work: Work) -> Work:
         return self.doubted(self.witnessed(work))
@@ -204,7 +206,7 @@ class SeeOccluders:
 
     def doubted(self, work: Work) -> Work:
         """The faces with what the witnesses say together, which the masks of this run decide too."""
-        return work.with_faces(self._doubted(face) for face in work.faces)
+        return work.with_faces(self._doubted(face, work.shot) for face in work.faces)
 
     def _witnessed(self, face: FaceWork) -> FaceWork:
         if face.occluded is None:
@@ -213,7 +215,8 @@ class SeeOccluders:
             face = replace(face, inversion=redraw_target(face, self.session))
         return face
 
-    def _doubted(self, face: FaceWork) -> FaceWork:
+    def _doubted(self, face: FaceWork, shot: int) -> FaceWork:
+        shot_before, before = self.believed.pop(face.face.track_id, (shot, None))
         if face.inversion is None:
             return face
         if not asks_redrawn(face, self.session):  # kept by a run with another mask
@@ -221,4 +224,9 @@ class SeeOccluders:
         if face.occluded is None:
             return face
         # Here, not where the mask is cut: the new face's place and the target's beard go by this map too.
-        return replace(face, occluded=doubt(face.occluded, face.crop.image, face.inversion, face.solid))
+        steadies = shot_before == shot and self.session.config.smooth.occlusion > 0
+        occluded, believed = doubt(
+            face.occluded, face.crop.image, face.inversion, face.solid, before if steadies else None
+        )
+        self.believed[face.face.track_id] = shot, believed
+        return replace(face, occluded=occluded)

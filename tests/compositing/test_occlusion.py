@@ -70,17 +70,32 @@ def test_a_failed_inversion_hides_nothing(skin, oval):
 def test_what_the_inversion_explains_is_no_occluder_and_a_hand_stays_whole(skin, painter, oval):
     covered, fingers = hand(skin)
     said = fingers.astype(np.float32)
-    kept = doubt(said, covered, skin, oval)
+    kept = doubt(said, covered, skin, oval)[0]
     core = fingers & (np.kron(oval, np.ones((2, 2))) > 0.9)
     assert kept[core].mean() > 0.9 and kept.max() <= 1.0
-    assert doubt(said, skin, skin, oval)[core].max() < 0.05  # the same claim over a bare face
+    assert doubt(said, skin, skin, oval)[0][core].max() < 0.05  # the same claim over a bare face
     nothing = np.zeros((64, 64), np.float32)
-    assert np.array_equal(doubt(nothing, skin, skin, oval), nothing)
+    assert np.array_equal(doubt(nothing, skin, skin, oval)[0], nothing)
     specks = nothing.copy()
     specks[32:44:3, 24:42:3] = 0.6
-    assert doubt(specks, skin, skin, oval).max() < 0.05  # too small for anything in front of a face
+    assert doubt(specks, skin, skin, oval)[0].max() < 0.05  # too small for anything in front of a face
     specks[:12] = 1.0
-    assert doubt(specks, skin, skin, oval)[:12].min() > 0.9  # beyond the face nothing is judged
+    assert doubt(specks, skin, skin, oval)[0][:12].min() > 0.9  # beyond the face nothing is judged
+
+
+def test_a_hand_that_was_believed_is_believed_for_a_while_and_a_false_alarm_never(skin, oval):
+    covered, fingers = hand(skin)
+    said = fingers.astype(np.float32)
+    core = fingers & (np.kron(oval, np.ones((2, 2))) > 0.9)
+    _, before = doubt(said, covered, skin, oval)
+    assert before.max() == pytest.approx(1.0)
+    shares, alarm = [], None
+    for _ in range(70):  # from now on the inversion draws the very same
+        kept, before = doubt(said, skin, skin, oval, before)
+        shares.append(float(kept[core].mean()))
+        false, alarm = doubt(said, skin, skin, oval, alarm)
+        assert false[core].max() < 0.05
+    assert min(shares[:25]) > 0.9 and shares[-1] < 0.05
 
 
 def test_combine():

@@ -130,25 +130,32 @@ def combine(residual: FloatArray | None, network: FloatArray | None) -> FloatArr
 
 
 def doubt(
-    network: FloatArray, target_crop: FloatArray, inversion_image: FloatArray, mask: FloatArray
-) -> FloatArray:
+    network: FloatArray,
+    target_crop: FloatArray,
+    inversion_image: FloatArray,
+    mask: FloatArray,
+    before: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray]:
     """A trained network's map, less the patches that the inversion explains as well as the rest of the face.
 
     A beard in side light is taken for a hand now and then. The inversion, fitted without the patch, draws
     the cheek there and is right; where there is a hand it is wrong. Patches are judged as a whole, so that no
-    finger gets holes. Specks too small for a patch, of which a beard gives many, are dropped: each would show
-    a spot of it.
+    finger gets holes, and one that was believed in the frames before is believed on for a while: a fist
+    before the chin is as light and as broad as the chin. Specks too small for a patch, of which a beard gives
+    many, are dropped: each would show a spot of it.
 
     :param network: ``[n, n]`` in [0, 1]. :param target_crop: ``[S, S, 3]`` RGB in [0, 1].
     :param inversion_image: ``[T, T, 3]`` the target as its pivot draws it. :param mask: ``[M, M]`` the face.
-    :return: ``[n, n]``.
+    :param before: what was believed in the frame before; None at the start of a shot.
+    :return: the map ``[n, n]``, and what is believed, ``[128, 128]``, to be given with the next frame.
     """
     face, seen = resize_map(mask, _SIZE), resize_map(network, _SIZE)
+    believed = np.zeros_like(face)
     bare = (face > 0.5) & (seen < 0.3)
     sure = seen > 0.5
     labels = label_patches(sure & (face > 0.3))
     if bare.sum() < 64:
-        return network
+        return network, believed
     # Of a patch that is outside of the face too, the soft edge reaches in.
     specks = smoothstep((face - 0.3) / 0.4) * (1 - widest(sure, _REACH))
     trust = 1 - specks
@@ -160,10 +167,17 @@ def doubt(
         here = labels == patch
         excess = float(score[here].mean()) - usual
         belief = smoothstep((np.float32(excess) - _EXPLAINED) / (_UNEXPLAINED - _EXPLAINED))
+        last = np.float32(0.0 if before is None else before[here].mean() - _LOSS)
         near = widest(here, _REACH) > 0.5
-        trust[near] = np.minimum(trust[near], belief)
+        trust[near] = np.minimum(trust[near], max(belief, _held(last)))
+        believed[near] = np.maximum(believed[near], max(belief, last))
     trust = to_array(gaussian_blur(to_tensor(trust), 1.0))
-    return (network * resize_map(trust, network.shape[0])).astype(np.float32)
+    return (network * resize_map(trust, network.shape[0])).astype(np.float32), believed
+
+
+def _held(evidence: FloatArray) -> FloatArray:
+    """How far evidence in [0, 1] of what was seen before is believed."""
+    return smoothstep((evidence - _HOLDS) / (_HOLDS_WHOLE - _HOLDS))
 
 
 def steady_occlusion(
@@ -223,8 +237,7 @@ def hold_occlusion(
     still = np.float32((seen & there).sum() / max(int(there.sum()), 1))
     loss = _LOSS + float(smoothstep((still - _LOST) / (_LEFT - _LOST))) * (_FAST_LOSS - _LOSS)
     evidence = np.clip(evidence + np.where(seen, _GAIN, -loss), 0, 1).astype(np.float32)
-    held = smoothstep((evidence - _HOLDS) / (_HOLDS_WHOLE - _HOLDS))
-    return np.maximum(fresh, held), HeldOcclusion(evidence, small)
+    return np.maximum(fresh, _held(evidence)), HeldOcclusion(evidence, small)
 
 
 def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -> np.ndarray:
