@@ -240,6 +240,7 @@ def test_inversions_do_not_depend_on_the_source_or_on_what_is_made_of_them(sessi
     for other in (
         replace(CHEAP, inversion=InversionConfig(encoder=False, next_steps=2)),
         replace(CHEAP, smooth=SmoothConfig(lag=3)),
+        replace(CHEAP, smooth=SmoothConfig(occlusion=0.0)),
     ):
         assert key(other, "a") != key(CHEAP, "a")
 

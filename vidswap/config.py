@@ -120,7 +120,7 @@ class SmoothConfig:
     """Smoothing of the colour match, time constant in frames."""
     occlusion: float = 1.5
     """Smoothing of the outlines of what is in front of the face, time constant in frames. It only acts where
-    the picture stands still."""
+    the picture stands still. 0 also lets go at once of what is seen no longer."""
 
 
 @dataclass(frozen=True)

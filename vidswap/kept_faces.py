@@ -86,6 +86,7 @@ def analysis_key(session: Session, selection: Selection, **clip: JSON) -> dict[s
         "faces": asdict(config.faces),
         "inversion": asdict(config.inversion),
         "quads": [config.smooth.lag, config.smooth.quad],
+        "held": config.smooth.occlusion > 0,
         "select": selection.wanted,
         "tracks": sorted(selection.per_track),
         "reference": None if selection.reference is None else selection.reference.key,
