@@ -10,9 +10,11 @@ import torch
 from vidswap import weights
 from vidswap.mixing import refine_source
 from vidswap.mixing.mixers import LayerMixer
+from vidswap.mixing.refine import _ABOVE_SKIN, _BRIGHTER, _CHEEKS, _EYE_BAND, _brightness
 from vidswap.models import load_generator
 from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
 from vidswap.models.identity import DlibIdentity
+from vidswap.models.rgb_head import area_downsample
 
 STEPS = 4
 
@@ -78,3 +80,31 @@ def test_the_kept_shape_is_eighteen_numbers_that_ignore_a_shift() -> None:
     assert found.shape == (2, 18)
     shift = torch.tensor([0.1, -0.2, 0.0])
     assert torch.allclose(kept_shape(mesh + shift, iris + shift[:2]), found, atol=1e-4)
+
+
+class _BrightEyes:
+    """Sees nothing of a face but how bright the band of its eyes is."""
+
+    def embed_aligned(self, images: torch.Tensor) -> torch.Tensor:
+        return 2 * _brightness(area_downsample(images, 128), _EYE_BAND).flatten(1).mean(1, keepdim=True)
+
+
+def test_eyes_may_not_begin_to_glow(networks, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, _, mixer, source, _, targets = pair
+
+    def brightest(code: torch.Tensor) -> torch.Tensor:
+        return _brightness(generator.synthesize(mixer(code, targets[0]), size=128), _EYE_BAND)
+
+    def beyond(code: torch.Tensor) -> float:
+        with torch.no_grad():
+            before = generator.synthesize(mixer(source, targets[0]), size=128)
+            skin = _brightness(before, _CHEEKS).mean()
+            allowed = torch.maximum(_brightness(before, _EYE_BAND) + _BRIGHTER, skin + _ABOVE_SKIN)
+            return float((brightest(code) - allowed).clamp_min(0).mean())
+
+    asked = (generator, _BrightEyes(), mixer, source, torch.full((1, 1), 4.0), targets)
+    kept = refine_source(*asked, steps=2 * STEPS, learning_rate=0.2)
+    monkeypatch.setattr("vidswap.mixing.refine._EYES_WEIGHT", 0.0)
+    free = refine_source(*asked, steps=2 * STEPS, learning_rate=0.2)
+    assert beyond(free.code) > 0.01
+    assert beyond(kept.code) < 0.7 * beyond(free.code)
