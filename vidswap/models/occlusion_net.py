@@ -120,6 +120,16 @@ def load_occlusion_net(path: Path) -> OcclusionNet:
 
     :raises WeightsError: when the file is missing, damaged or holds something else.
     """
+    net, _ = read_occlusion_net(path)
+    _fold(net.eval())
+    return channels_last(net.requires_grad_(False))
+
+
+def read_occlusion_net(path: Path) -> tuple[OcclusionNet, dict[str, str]]:
+    """The network as it was trained, and what its file says of it.
+
+    :raises WeightsError: when the file is missing, damaged or holds something else.
+    """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -131,8 +141,7 @@ def load_occlusion_net(path: Path) -> OcclusionNet:
     net = OcclusionNet(json.loads(metadata["widths"]))
     counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
     net.load_state_dict({**counters, **{key: value.float() for key, value in tensors.items()}})
-    _fold(net.eval())
-    return channels_last(net.requires_grad_(False))
+    return net, metadata
 
 
 def _fold(module: nn.Module) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from vidswap.errors import WeightsError
 from vidswap.models import channels_last
-from vidswap.models.occlusion_net import INPUT_SIZE, OcclusionNet, occlusion_metadata
+from vidswap.models.occlusion_net import (
+    INPUT_SIZE,
+    OcclusionNet,
+    occlusion_metadata,
+    read_occlusion_net,
+)
 from vidswap.training.checkpoint import Checkpoint, save_weights
 from vidswap.training.occlusion_scenes import Scenes
 from vidswap.training.pictures import Pictures
@@ -188,18 +192,16 @@ def _seen(image: Tensor, red: Tensor | None = None) -> np.ndarray:
 
 
 def resume_published(net: OcclusionNet, path: Path) -> int:
-    """Take over what :func:`publish` wrote; gives the steps that it was trained for."""
+    """Take over what :func:`publish` wrote; gives the steps that it was trained for.
+
+    :raises WeightsError: the file holds something else, or a network of other widths.
+    """
     try:
-        with safe_open(path, "pt") as file:
-            steps = int((file.metadata() or {}).get("steps", 0))
-            kept = {key: file.get_tensor(key).float() for key in file.keys()}
-        missing, unexpected = net.load_state_dict(kept, strict=False)
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{path}: not the weights of an occlusion network ({error})") from error
-    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
-    if missing or unexpected:
-        raise WeightsError(f"{path}: not the weights of this occlusion network")
-    return steps
+        published, facts = read_occlusion_net(path)
+        net.load_state_dict(published.state_dict())
+        return int(facts.get("steps", 0))
+    except (WeightsError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{path}: not the weights of this occlusion network ({error})") from error
 
 
 def publish(net: OcclusionNet, output: Path, step: int, options: OcclusionOptions) -> None:
