@@ -21,6 +21,7 @@ from vidswap.compositing import (
     hold_occlusion,
     residual_occlusion,
     steady_occlusion,
+    without_islands,
 )
 from vidswap.compositing.arrays import smoothstep
 from vidswap.config import CompositeConfig, RunConfig
@@ -62,7 +63,8 @@ def see_occluders(face: FaceWork, session: Session) -> np.ndarray | None:
         return None
     seen = session.occlusion_net.occluded(to_tensor(face.small, session.device))
     # A guess must not leave a ghost of the old face in the new one, nor a veil over a hand.
-    return from_bytes(in_bytes(smoothstep((seen[0, 0].cpu().numpy() - _GUESS) / (1 - 2 * _GUESS))))
+    sure = smoothstep((seen[0, 0].cpu().numpy() - _GUESS) / (1 - 2 * _GUESS))
+    return from_bytes(in_bytes(without_islands(sure, face.visible)))
 
 
 @torch.no_grad()

@@ -97,6 +97,15 @@ def test_a_beard_is_not_replaced_by_what_is_no_skin(skin, bearded, mesh) -> None
     assert beyond[rim & (_level(beyond.shape)[0] > 0.55)].mean() > 0.7
 
 
+def test_a_beard_is_replaced_by_white_stubble_too(skin, bearded, mesh) -> None:
+    drawn = skin.copy()
+    x, y = _level(skin.shape)
+    drawn[np.hypot((x - 0.56) / 0.06, (y - 0.85) / 0.03) < 1] = (0.76, 0.66, 0.59)  # of an old man's chin
+    drawn[(x < 0.15) | (x > 0.85)] = (0.76, 0.66, 0.59)  # and what he stands before
+    beyond = _beyond(drawn, bearded, face_mask(mesh, 128), mesh)
+    assert beyond[_rim(beyond.shape, 0.0, 0.026)].min() > 0.7
+
+
 def test_a_hand_in_front_of_a_beard_stays(skin, bearded, mesh) -> None:
     x, y = _level((192, 192))
     occluded = ((x > 0.55) & (y > 0.7)).astype(np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidswap.compositing import combine, doubt, face_mask, residual_occlusion
+from vidswap.compositing import combine, doubt, face_mask, residual_occlusion, without_islands
 from vidswap.compositing.arrays import gaussian_blur, to_array, to_tensor
 from vidswap.compositing.occlusion import hysteresis, label_patches
 
@@ -96,6 +96,20 @@ def test_a_hand_that_was_believed_is_believed_for_a_while_and_a_false_alarm_neve
         false, alarm = doubt(said, skin, skin, oval, alarm)
         assert false[core].max() < 0.05
     assert min(shares[:25]) > 0.9 and shares[-1] < 0.05
+
+
+def test_what_does_not_come_from_beyond_the_face_is_no_occluder(oval):
+    """The end of a raised brow, seen as an occluder, showed the old brow in the new face."""
+    y, x = (np.mgrid[0:192, 0:192] + 0.5) / 192
+    speck = (np.hypot(x - 0.55, y - 0.40) < 0.03).astype(np.float32)
+    finger = ((np.abs(x - 0.40) < 0.03) & (y > 0.62)).astype(np.float32)
+    fist = 0.9 * (np.hypot(x - 0.52, y - 0.66) < 0.1).astype(np.float32)
+    wall = (x < 0.1).astype(np.float32)
+    assert without_islands(speck, oval).max() < 0.05
+    kept = without_islands(np.maximum(finger, speck), oval)
+    assert kept[finger > 0].min() > 0.95 and kept[speck > 0].max() < 0.05
+    for whole in (finger, fist, wall, np.zeros_like(speck)):
+        assert without_islands(whole, oval) == pytest.approx(whole, abs=0.05)
 
 
 def test_combine():

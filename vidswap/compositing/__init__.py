@@ -17,6 +17,7 @@ from vidswap.compositing.occlusion import (
     hold_occlusion,
     residual_occlusion,
     steady_occlusion,
+    without_islands,
 )
 from vidswap.compositing.paste import BLENDS, Blend, composite
 
@@ -47,4 +48,5 @@ __all__ = [
     "residual_occlusion",
     "steady_mask",
     "steady_occlusion",
+    "without_islands",
 ]

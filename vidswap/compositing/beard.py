@@ -142,7 +142,9 @@ def _skin(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArray
     skin = smoothstep((_NO_SKIN - away) / (_NO_SKIN - _OFF_COLOUR))
     skin = skin * smoothstep((lab[..., 0] - usual[0] + _DARK) / (_DARK - _SHADE))
     paler = drawn_background(lab, cheeks)
-    skin = skin * (1 - paler * like_beyond(lab, paler, inside))
+    around = paler * like_beyond(lab, paler, inside)
+    # In one piece with what lies far out: the white stubble of an old man's chin is pale as well.
+    skin = skin * (1 - grown(around * (inside < -_REACH_SURE), around, _STEPS))
     return to_array(gaussian_blur(to_tensor(-widest(-skin, 1)), 0.7))
 
 

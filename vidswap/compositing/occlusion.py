@@ -49,6 +49,10 @@ _STILL = 0.05
 _GROW_STEPS = 24
 _EDGE_PX = 2.0
 
+_ISLAND = (0.015, 0.03)
+"""Share of the face at which a patch in the midst of it may, and must, be an occluder."""
+_ISLAND_SIZE = 96
+
 _LEVELS, _ROUNDS = 4, 2
 """Pyramid and steps of the flow that carries a map on."""
 _SAME, _OTHER = 0.04, 0.1
@@ -173,6 +177,29 @@ def doubt(
         believed[near] = np.maximum(believed[near], max(belief, last))
     trust = to_array(gaussian_blur(to_tensor(trust), 1.0))
     return (network * resize_map(trust, network.shape[0])).astype(np.float32), believed
+
+
+def without_islands(seen: FloatArray, face: FloatArray) -> FloatArray:
+    """A map less its small patches in the midst of the face.
+
+    What comes before a face comes from beyond it: a hand, hair, a microphone. A small patch that does not go
+    on over the face's outline is the end of a raised brow or a highlight, and would show it in the new face.
+
+    :param seen: ``[n, n]`` in [0, 1]. :param face: ``[M, M]`` where the crop shows the face, covered or not.
+    """
+    inside, there = resize_map(face, _ISLAND_SIZE) > 0.95, resize_map(seen, _ISLAND_SIZE) > 0.3
+    labels = label_patches(there & inside)
+    entering = np.unique(labels[widest((there & ~inside).astype(np.float32), 1) > 0.5])
+    islands = (labels > 0) & ~np.isin(labels, entering)
+    if not islands.any():
+        return seen
+    numbers, counts = np.unique(labels[islands], return_counts=True)
+    kept = np.ones(labels.shape, np.float32)
+    for number, share in zip(numbers, counts / inside.sum(), strict=True):
+        near = widest((labels == number).astype(np.float32), 2) > 0.5
+        believed = smoothstep(np.float32((share - _ISLAND[0]) / (_ISLAND[1] - _ISLAND[0])))
+        kept[near] = np.minimum(kept[near], believed)
+    return (seen * resize_map(kept, seen.shape[0])).astype(np.float32)
 
 
 def _held(evidence: FloatArray) -> FloatArray:
