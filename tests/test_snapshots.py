@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from vidswap.cache import ContentCache
 from vidswap.faces.track import Tracker
-from vidswap.inversion import WarmState
+from vidswap.inversion import Correction, WarmState
 from vidswap.records import Face
 from vidswap.snapshots import pack, squeeze, unpack, unsqueeze
 from vidswap.streaming import FixedLag, fixed_lag
@@ -37,6 +38,9 @@ def test_plain_values_come_back_as_they_were(value) -> None:
 def test_arrays_tensors_and_records_come_back_through_a_file(tmp_path) -> None:
     state = {
         3: (1, WarmState(torch.randn(1, 23, 512), None, float("nan"))),
+        4: replace(
+            WarmState(torch.zeros(1), None, 0.0), correction=Correction(torch.randn(3), torch.randn(2), 5)
+        ),
         "small": np.arange(12, dtype=np.uint8).reshape(2, 2, 3),
         "shared": np.float32(0.1),
     }
@@ -45,6 +49,8 @@ def test_arrays_tensors_and_records_come_back_through_a_file(tmp_path) -> None:
     found = unpack(cache.get("state", {"border": 4}), CPU)
     assert torch.equal(found[3][1].code, state[3][1].code)
     assert found[3][1].encoded is None and math.isnan(found[3][1].psnr) and found[3][0] == 1
+    assert torch.equal(found[4].correction.added, state[4].correction.added)
+    assert found[4].correction.age == 5
     assert found["small"].dtype == np.uint8 and np.array_equal(found["small"], state["small"])
     assert found["shared"] == state["shared"] and found["shared"].dtype == np.float32
 

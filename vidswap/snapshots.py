@@ -19,7 +19,7 @@ from vidswap.cache import canonical_json
 from vidswap.compositing import ColorState, HeldOcclusion, MotionState
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
-from vidswap.inversion import WarmState
+from vidswap.inversion import Correction, WarmState
 from vidswap.mixing import Response
 from vidswap.records import Face, Pivot
 
@@ -28,8 +28,8 @@ Array = NDArray[Any]
 _RECORDS = {
     kind.__name__: kind
     for kind in (
-        ColorState, Face, FinderState, Followed, HeldOcclusion, MotionState, Pivot, Response, Track,
-        WarmState,
+        ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, MotionState, Pivot, Response,
+        Track, WarmState,
     )  # fmt: skip
 }
 _TREE = "tree"

@@ -21,10 +21,14 @@ _MANY_STEPS = 12
 """From this many steps on a fresh fit is worth rounds."""
 _CORRECT_EVERY = 8
 """Frames after which the correction of the cheap path is measured again."""
+_CORRECT_MOVED = 0.12
+"""Way of the code since it was measured, root mean square in units of W's standard deviation, after which it
+is measured sooner: it errs by a quarter of that (of 2), mostly in colour. A crying face behind a hand moved by
+0.26 in eight frames, and its skin turned yellow."""
 _ANCHOR = 0.03
 """Share a frame by which the start is drawn back to where the track began, moved as the encoder says. What
 the fit feels it wins back at once; what it does not feel cannot wander off."""
-_BROKEN = 2.0
+_BROKEN = 3.0
 """A correction of the cheap path this many times the first one's size: the full picture has fallen apart."""
 _MOTION = 0.5
 """Share of the encoder's change since the frame before that the start is moved by. The whole of it starts
@@ -44,6 +48,23 @@ class Maps(TypedDict):
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What the cheap path gets wrong; see :func:`vidswap.inversion.fit.path_correction`."""
+
+    added: Tensor
+    """``[1, 3, s, s]`` that is added to its pictures."""
+    code: Tensor
+    """``[1, n_styles, 512]`` that it was measured at."""
+    age: int = 0
+    """Frames since then."""
+
+    @property
+    def size(self) -> float:
+        """Root mean square."""
+        return float(self.added.square().mean().sqrt())
+
+
+@dataclass(frozen=True)
 class WarmState:
     """What a track carries from frame to frame."""
 
@@ -53,10 +74,8 @@ class WarmState:
     """What the encoder said of that frame, ``[1, n_styles, 512]``."""
     psnr: float
     """PSNR in the face that the fit reached, dB."""
-    correction: Tensor | None = None
-    """Of the cheap path near this code; see :func:`vidswap.inversion.fit.path_correction`."""
-    correction_age: int = 0
-    """Frames since it was measured."""
+    correction: Correction | None = None
+    """Of the cheap path, measured near this code."""
     moments: Tensor | None = None
     """Mean square of the fit's gradients; see :func:`vidswap.inversion.fit.follow_pivot`."""
     pairs: Pairs = ()
@@ -114,11 +133,11 @@ class Inverter:
         seen: Maps = {"face": face, "covered": covered}
         if state is None:
             origin, result, correction = self._fresh(image, encoded, seen, steps)
-            wanted, age = result.psnr, 0
+            wanted = result.psnr
             anchor: Anchor | None = (result.w_plus.detach(), encoded)
-            size = _size_of(correction)
+            size = 0.0 if correction is None else correction.size
         else:
-            origin, result, correction, age = self._following(image, encoded, state, seen, steps)
+            origin, result, correction = self._following(image, encoded, state, seen, steps)
             anchor, size = state.anchor, state.first_correction
             # What the first frame reached is asked of the next ones, so easy frames cost few steps.
             wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
@@ -132,12 +151,12 @@ class Inverter:
         )
         rested = state is not None and result.steps == 0
         return pivot, WarmState(
-            code, encoded, wanted, correction, age, result.moments, result.pairs, rested, anchor, size
+            code, encoded, wanted, correction, result.moments, result.pairs, rested, anchor, size
         )
 
     def _fresh(
         self, image: Tensor, encoded: Tensor | None, seen: Maps, steps: int | None
-    ) -> tuple[str, FitResult, Tensor | None]:
+    ) -> tuple[str, FitResult, Correction | None]:
         """A fit with no history, in rounds: the cheap path is set right before each but the first."""
         origin, code = "encoder", encoded
         if code is None:
@@ -147,11 +166,11 @@ class Inverter:
         correction, spent = None, 0
         for number, count in enumerate(rounds):
             if number:
-                correction = path_correction(self.generator, code, self.config.fast_size)
+                correction = self._measured(code)
             last = number == len(rounds) - 1
             result = fit_pivot(
                 self.generator, self.identity, image, code,
-                config=self.config, steps=count, correction=correction, **seen,
+                config=self.config, steps=count, correction=_added(correction), **seen,
                 full_steps=self.config.full_steps if last else 0,
                 rate_scale=0.5**number, curvature=self.curvature,
             )  # fmt: skip
@@ -165,14 +184,14 @@ class Inverter:
         state: WarmState,
         seen: Maps,
         steps: int | None,
-    ) -> tuple[str, FitResult, Tensor | None, int]:
-        config = self.config
-        correction, age = state.correction, state.correction_age + 1
-        if correction is not None and age >= _CORRECT_EVERY:
-            correction, age = path_correction(self.generator, state.code, config.fast_size), 0
-            if _size_of(correction) > _BROKEN * max(state.first_correction, 0.02):
-                origin, result, correction = self._fresh(image, encoded, seen, None)
-                return origin, result, correction, 0
+    ) -> tuple[str, FitResult, Correction | None]:
+        config, correction = self.config, state.correction
+        if correction is not None:
+            correction = replace(correction, age=correction.age + 1)
+            if correction.age >= _CORRECT_EVERY or self._apart(state.code, correction.code) > _CORRECT_MOVED:
+                correction = self._measured(state.code)
+                if correction.size > _BROKEN * max(state.first_correction, 0.02):
+                    return self._fresh(image, encoded, seen, None)
         start = _predicted(state, encoded)
         size = config.fast_size
         face, covered = (
@@ -183,7 +202,7 @@ class Inverter:
             self.generator, self.identity, target, start, state.moments,
             config=config, steps=config.next_steps if steps is None else steps,
             target_psnr=state.psnr, slack_db=0.0 if state.rested else config.rest_db,
-            correction=correction, other=encoded, curvature=self.curvature, pairs=state.pairs,
+            correction=_added(correction), other=encoded, curvature=self.curvature, pairs=state.pairs,
         )  # fmt: skip
         if config.full_steps > 0:
             polished = fit_pivot(
@@ -193,7 +212,13 @@ class Inverter:
             )  # fmt: skip
             steps_spent = result.steps + polished.steps
             result = replace(result, w_plus=polished.w_plus, steps=steps_spent)
-        return "encoder" if result.switched else "previous", result, correction, age
+        return "encoder" if result.switched else "previous", result, correction
+
+    def _measured(self, code: Tensor) -> Correction:
+        return Correction(path_correction(self.generator, code, self.config.fast_size), code)
+
+    def _apart(self, one: Tensor, two: Tensor) -> float:
+        return float((one - two).square().mean().sqrt() / self.generator.w_std)
 
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor | None:
@@ -213,5 +238,5 @@ def _predicted(state: WarmState, encoded: Tensor | None) -> Tensor:
     return torch.lerp(start, anchor, _ANCHOR)
 
 
-def _size_of(correction: Tensor | None) -> float:
-    return 0.0 if correction is None else float(correction.square().mean().sqrt())
+def _added(correction: Correction | None) -> Tensor | None:
+    return None if correction is None else correction.added

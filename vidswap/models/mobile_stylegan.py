@@ -181,13 +181,18 @@ class MobileStyleGAN(nn.Module):
 
     def new_head(self, size: int) -> RgbHead:
         """An untrained head for a cheap path of ``size`` pixels."""
-        rest = sum(self.style_sizes[3 * _HEAD_STAGE[size] + 4 :])
+        rest = sum(self.style_sizes[self.own_styles(size) :])
         return RgbHead(_HEAD_CHANNELS[size], rest)
+
+    def own_styles(self, size: int) -> int:
+        """How many styles, of the first ones, the path of ``size`` computes with; a head stands in for the
+        rest."""
+        return 3 * _HEAD_STAGE[size] + 4 if size in _HEAD_STAGE else N_STYLES
 
     def rest_modulations(self, w_plus: Tensor, size: int) -> Tensor:
         """Channel scales ``[B, M]`` of the stages that a head of ``size`` pixels stands in for."""
-        first = 3 * _HEAD_STAGE[size] + 4
-        return torch.cat([self.styles[i](w_plus[:, i]) for i in range(first, N_STYLES)], dim=1)
+        rest = range(self.own_styles(size), N_STYLES)
+        return torch.cat([self.styles[i](w_plus[:, i]) for i in rest], dim=1)
 
     def in_bfloat16(self) -> MobileStyleGAN:
         """A copy that computes its features in bfloat16: pictures within about 50 dB of these, half the time
