@@ -23,8 +23,8 @@ _CORRECT_EVERY = 8
 """Frames after which the correction of the cheap path is measured again."""
 _CORRECT_MOVED = 0.12
 """Way of the code since it was measured, root mean square in units of W's standard deviation, after which it
-is measured sooner: it errs by a quarter of that (of 2), mostly in colour. A crying face behind a hand moved by
-0.26 in eight frames, and its skin turned yellow."""
+is measured sooner: it errs by a quarter of that (of 2), mostly in colour. A crying face behind a hand moved
+by 0.26 in eight frames, and its skin turned yellow."""
 _ANCHOR = 0.03
 """Share a frame by which the start is drawn back to where the track began, moved as the encoder says. What
 the fit feels it wins back at once; what it does not feel cannot wander off."""
