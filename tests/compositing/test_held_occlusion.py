@@ -77,6 +77,18 @@ def test_what_a_leaving_hand_uncovers_is_let_go(texture) -> None:
     assert float(held[truth == 0].mean()) < 0.01
 
 
+def test_a_finger_is_held_while_the_rest_of_the_hand_is_seen(texture) -> None:
+    """A finger along the lips was lost within six frames, and a mouth drawn in its place."""
+    before = seen_for(texture, 10)
+    for frame in range(13):
+        picture, truth = scene(texture, 20 + frame // 4)
+        fresh = truth.copy()
+        fresh[40:50] = 0
+        held, before = hold_occlusion(fresh, picture, FACE, before)
+        assert float(held[42:48][truth[42:48] > 0].mean()) > 0.9
+        assert float(held[truth == 0].mean()) < 0.05
+
+
 def test_one_false_alarm_passes(texture) -> None:
     before = seen_for(texture, 1)
     picture, truth = scene(texture, 20)

@@ -55,13 +55,19 @@ _ISLAND_SIZE = 96
 
 _LEVELS, _ROUNDS = 4, 2
 """Pyramid and steps of the flow that carries a map on."""
-_SAME, _OTHER = 0.04, 0.1
-"""Change of colour along the flow, of 1, up to which the same is seen, and from which something else is."""
-_GAIN, _LOSS, _FAST_LOSS = 0.15, 1 / 80, 1 / 6
-"""What a frame in which an occluder is seen adds to its evidence, and what one without takes away: the first
-where nearly all of what was there is lost at once, the second where the network sees most of it still."""
+_SAME, _OTHER = 0.03, 0.06
+"""How unlike a place may be to what was last seen there of an occluder, and must be to be something else:
+change of colour, of 1, and :data:`_SHAPE` times what its structure lacks in correlation."""
+_SHAPE = 0.08
+_FAINT = 0.02**2
+"""Variance of light that is hardly structure; a correlation of less means nothing."""
+_GAIN, _LOSS, _FADE, _FAST_LOSS = 0.15, 1 / 80, 1 / 64, 1 / 6
+"""What a frame in which an occluder is seen adds to its evidence, and what one without takes away: ``_FADE``
+where it looks the same, up to ``_FAST_LOSS`` where there is no structure to tell by and the network sees most
+of it still. ``_LOSS`` is that of a patch that the inversion explains."""
 _LOST, _LEFT = 0.35, 0.6
-"""Share of what was in front of the face that is still seen, for the first and for the second."""
+"""Share of what was in front of the face that is still seen, up to which nothing, and from which all, is lost
+so fast."""
 _HOLDS, _HOLDS_WHOLE = 0.2, 0.6
 """Evidence that is believed in part, and wholly."""
 
@@ -74,6 +80,8 @@ class HeldOcclusion:
     """``[n, n]`` in [0, 1], how long something was seen there."""
     picture: FloatArray
     """``[n, n, 3]`` the frame's crop."""
+    looks: FloatArray
+    """``[n, n, 3]`` what was last seen as an occluder, carried along its motion; the crop elsewhere."""
 
 
 def residual_occlusion(
@@ -239,10 +247,10 @@ def hold_occlusion(
 ) -> tuple[FloatArray, HeldOcclusion]:
     """Hold on to what was in front of the face, along its motion, while it looks the same.
 
-    A network that looks at single frames loses a hand that closes to a fist, though it is plainly the one
-    that came in before. So what was seen for some frames and is gone all at once stays for some seconds,
-    carried by the optical flow; where the picture changes along that flow, it was something else. A hand that
-    leaves is still seen beside where it was, and is let go.
+    A network that looks at single frames loses a hand that closes to a fist, or the finger that lies along a
+    lip, though it is plainly the one that came in before. So what was seen for some frames stays for a
+    second or two, carried by the optical flow; where a place comes to look otherwise than the hand did when
+    it was last seen there, the hand has left it.
 
     :param fresh: ``[n, n]`` in [0, 1], this frame's map. :param picture: ``[S, S, 3]`` its crop.
     :param face: ``[M, M]`` where the crop shows the face, covered or not.
@@ -252,19 +260,37 @@ def hold_occlusion(
     small = resize_map(picture, fresh.shape[0])
     seen = fresh > 0.5
     if before is None or before.evidence.shape != fresh.shape:
-        return fresh, HeldOcclusion(np.where(seen, np.float32(_GAIN), np.float32(0)), small)
+        return fresh, HeldOcclusion(np.where(seen, np.float32(_GAIN), np.float32(0)), small, small)
     if not seen.any() and not before.evidence.any():
-        return fresh, HeldOcclusion(before.evidence, small)
+        return fresh, HeldOcclusion(before.evidence, small, small)
     now, last = to_tensor(small), to_tensor(before.picture)
     flow = optical_flow(luma(now), luma(last), levels=_LEVELS, iterations=_ROUNDS)
-    changed = to_array(gaussian_blur((warp(last, flow) - now).abs().amax(1, keepdim=True), 1.0))
+    looks = warp(to_tensor(before.looks), flow)
+    unlike, structure = _unlike(looks, now)
     evidence = to_array(warp(to_tensor(before.evidence), flow))
-    evidence *= 1 - smoothstep((changed - _SAME) / (_OTHER - _SAME))
+    evidence *= 1 - smoothstep((unlike - _SAME) / (_OTHER - _SAME))
     there = (evidence > (_HOLDS + _HOLDS_WHOLE) / 2) & (resize_map(face, fresh.shape[0]) > 0.5)
     still = np.float32((seen & there).sum() / max(int(there.sum()), 1))
-    loss = _LOSS + float(smoothstep((still - _LOST) / (_LEFT - _LOST))) * (_FAST_LOSS - _LOSS)
+    fast = float(smoothstep((still - _LOST) / (_LEFT - _LOST))) * (1 - structure)
+    loss = _FADE + fast * (_FAST_LOSS - _FADE)
     evidence = np.clip(evidence + np.where(seen, _GAIN, -loss), 0, 1).astype(np.float32)
-    return np.maximum(fresh, _held(evidence)), HeldOcclusion(evidence, small)
+    held = np.where((evidence > 0)[..., None] & ~seen[..., None], to_array(looks), small)
+    return np.maximum(fresh, _held(evidence)), HeldOcclusion(evidence, small, held)
+
+
+def _unlike(one: torch.Tensor, two: torch.Tensor) -> tuple[FloatArray, FloatArray]:
+    """How unlike two pictures ``[1, 3, n, n]`` are around each pixel, and how much of 1 the first has there
+    of structure to tell by, ``[n, n]``."""
+    one, two = gaussian_blur(one, 0.7), gaussian_blur(two, 0.7)
+    colour = gaussian_blur((one - two).abs().amax(1, keepdim=True), 1.5)
+    first, second = luma(one), luma(two)
+    products = torch.cat([first, second, first * first, second * second, first * second], 1)
+    mean_one, mean_two, square_one, square_two, both = gaussian_blur(products, 3.0).split(1, 1)
+    var_one, var_two = (square_one - mean_one**2).clamp(min=0), (square_two - mean_two**2).clamp(min=0)
+    both = both - mean_one * mean_two
+    alike = (both + _FAINT) / ((var_one + _FAINT) * (var_two + _FAINT)).sqrt()
+    structure = to_array(var_one / (var_one + _FAINT))
+    return to_array(colour + _SHAPE * (1 - alike.clamp(-1, 1))), structure
 
 
 def hysteresis(low: np.ndarray, high: np.ndarray, *, steps: int = _GROW_STEPS) -> np.ndarray:
