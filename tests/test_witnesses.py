@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from vidswap.compositing import HeldOcclusion
 from vidswap.compositing.arrays import resize_map
 from vidswap.config import CompositeConfig, InversionConfig, RunConfig
 from vidswap.identities import to_image
 from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, PixelLayout
 from vidswap.session import Session
-from vidswap.witnesses import SeeOccluders, asks_redrawn, draw_mask, from_bytes, in_bytes
+from vidswap.witnesses import SeeOccluders, WatchOccluders, asks_redrawn, draw_mask, from_bytes, in_bytes
 from vidswap.works import SMALL_SIZE, FaceWork, Work
 
 SQUARE = np.array([[0.0, 0.0], [0.0, 512.0], [512.0, 512.0], [512.0, 0.0]], np.float32)
@@ -93,6 +94,23 @@ def test_a_picture_that_another_mask_does_not_ask_is_not_heard(session: Session,
     replayed = see(kept.with_faces(replace(face, solid=low) for face in kept.faces))
     assert replayed.faces[0].inversion is None
     assert np.array_equal(replayed.faces[0].occluded, fresh.faces[0].occluded)
+
+
+def test_what_is_left_of_something_is_not_held_when_it_is_an_island(
+    session: Session, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A background that touched a far cheek left a hole in it for a second."""
+    (face,) = work.faces
+    nothing = np.zeros((192, 192), np.float32)
+    monkeypatch.setattr("vidswap.witnesses.see_occluders", lambda *_: nothing)
+    for side, stays in ((20, False), (60, True)):
+        watch, evidence = WatchOccluders(session), nothing.copy()
+        evidence[80 : 80 + side, 60 : 60 + side] = 1
+        watch.held[0] = work.shot, HeldOcclusion(evidence, face.small, face.small)
+        (held,) = watch(work).faces
+        assert watch.held[0][1].evidence[88:92, 68:72].min() > 0.6
+        assert bool(held.occluded[88:92, 68:72].min() > 0.95) is stays
+        assert stays or held.occluded.max() < 0.05
 
 
 def test_who_asks_for_the_target_redrawn(session: Session, work: Work) -> None:

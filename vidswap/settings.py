@@ -39,12 +39,9 @@ PRESETS: Mapping[str, Mapping[str, Value]] = {
     "quality": {
         "video.crf": 14,
         "video.encoder_preset": "slow",
-        "inversion.first_steps": 100,
         "inversion.next_steps": 6,
         "inversion.rest_db": 0.0,
-        "mix.source_steps": 200,
         "mix.refine_full_steps": 24,
-        "smooth.lag": 4,
     },
     "cpu": {"device": "cpu"},
     "gpu": {"device": "cuda", "inversion.first_steps": 100, "inversion.next_steps": 6},

@@ -186,7 +186,8 @@ class WatchOccluders:
                 seen, face.small, face.visible, before if before_shot == shot else None
             )
             self.held[track] = shot, now
-            seen = from_bytes(in_bytes(seen))
+            # What is left of a background that touched the cheek is one.
+            seen = from_bytes(in_bytes(without_islands(seen, face.visible)))
         return replace(face, occluded=seen)
 
 
