@@ -49,27 +49,3 @@ def test_nothing_is_refined_or_kept_when_it_is_off(codes, own_home: Path) -> Non
     kept = {*own_home.rglob("refined/**/*.safetensors")}
     assert regenerate.refined_code(session_with(strength=0.0), source, embedding, target) is source
     assert {*own_home.rglob("refined/**/*.safetensors")} == kept
-
-
-@pytest.mark.parametrize(("asked", "expected"), [(0, 6), (3, 3)])
-def test_refining_uses_all_cores_and_gives_them_back(codes, monkeypatch, asked, expected) -> None:
-    """The whole run waits for it; before, half of the cores did."""
-    monkeypatch.setattr("vidswap.session.usable_cores", lambda: 6)
-    before, seen = torch.get_num_threads(), []
-    refine = regenerate.refine_source
-    monkeypatch.setattr(
-        regenerate,
-        "refine_source",
-        lambda *args, **named: seen.append(torch.get_num_threads()) or refine(*args, **named),
-    )
-    session = session_with()
-    session = Session(replace(session.config, threads=asked))
-    try:
-        session.device  # noqa: B018 - sets the usual number
-        usual = torch.get_num_threads()
-        assert usual == 3
-        source, embedding, target = codes
-        regenerate.refined_code(session, source, embedding, target * (0.5 + 0.1 * asked))  # new to the cache
-        assert seen == [expected] and torch.get_num_threads() == usual
-    finally:
-        torch.set_num_threads(before)

@@ -121,8 +121,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
     crop = source_crop(session, spec)
     image = to_tensor(crop.image, session.device)
     face = torch.from_numpy(visible_face(crop, CROP_SIZE))[None, None].to(session.device)
-    with session.all_cores():
-        pivot: Pivot = session.inverter.first(image, face=face, steps=session.config.mix.source_steps)
+    pivot: Pivot = session.inverter.first(image, face=face, steps=session.config.mix.source_steps)
     code = torch.from_numpy(pivot.latent)[None].to(session.device)
     with torch.no_grad():
         embedding = session.identity.embed_aligned(image)

@@ -302,8 +302,7 @@ def refined_code(
     found = session.cache.get(_REFINED, key)
     if found is not None:
         return torch.from_numpy(found["code"]).to(code.device)
-    with session.all_cores():
-        refined = _refined(session, code, embedding, target)
+    refined = _refined(session, code, embedding, target)
     session.cache.put(_REFINED, key, {"code": refined.cpu().numpy()})
     return refined
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,18 +49,6 @@ class Session:
         threads = self.config.threads or max(1, min(8, usable_cores() // 2))
         torch.set_num_threads(threads)
         return choose_device(self.config.device)
-
-    @contextmanager
-    def all_cores(self) -> Iterator[None]:
-        """For long work that all else waits for: networks called by this thread use all cores. A number of
-        threads in the settings is kept to."""
-        self.device  # noqa: B018 - it decides the usual number
-        usual = torch.get_num_threads()
-        torch.set_num_threads(self.config.threads or max(usual, min(8, usable_cores())))
-        try:
-            yield
-        finally:
-            torch.set_num_threads(usual)
 
     @cached_property
     def full_generator(self) -> Generator:
