@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import typing
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from vidswap.cache import ContentCache
 from vidswap.faces.track import Tracker
 from vidswap.inversion import Correction, WarmState
 from vidswap.records import Face
-from vidswap.snapshots import pack, squeeze, unpack, unsqueeze
+from vidswap.snapshots import _RECORDS, pack, squeeze, unpack, unsqueeze
 from vidswap.streaming import FixedLag, fixed_lag
 
 CPU = torch.device("cpu")
@@ -33,6 +34,19 @@ def back(value):
 ))  # fmt: skip
 def test_plain_values_come_back_as_they_were(value) -> None:
     assert repr(back(value)) == repr(value)  # NaN is not equal to itself, -0.0 is to 0.0
+
+
+def _records_within(hint: object) -> set[type]:
+    inner = set().union(*(_records_within(each) for each in typing.get_args(hint)))
+    return inner | {hint} if isinstance(hint, type) and is_dataclass(hint) else inner
+
+
+@pytest.mark.parametrize("kind", _RECORDS.values(), ids=_RECORDS)
+def test_what_records_hold_is_known_too(kind) -> None:
+    """A run of more than a chunk failed at its first border: the state had a new record inside."""
+    hints = typing.get_type_hints(kind)
+    held = set().union(*(_records_within(hints[each.name]) for each in fields(kind)))
+    assert held <= set(_RECORDS.values())
 
 
 def test_arrays_tensors_and_records_come_back_through_a_file(tmp_path) -> None:
