@@ -283,11 +283,7 @@ def _unlike(one: torch.Tensor, two: torch.Tensor) -> tuple[FloatArray, FloatArra
     of structure to tell by, ``[n, n]``."""
     one, two = gaussian_blur(one, 0.7), gaussian_blur(two, 0.7)
     colour = gaussian_blur((one - two).abs().amax(1, keepdim=True), 1.5)
-    first, second = luma(one), luma(two)
-    products = torch.cat([first, second, first * first, second * second, first * second], 1)
-    mean_one, mean_two, square_one, square_two, both = gaussian_blur(products, 3.0).split(1, 1)
-    var_one, var_two = (square_one - mean_one**2).clamp(min=0), (square_two - mean_two**2).clamp(min=0)
-    both = both - mean_one * mean_two
+    var_one, var_two, both = _local_variances(luma(one), luma(two), 3.0)
     alike = (both + _FAINT) / ((var_one + _FAINT) * (var_two + _FAINT)).sqrt()
     structure = to_array(var_one / (var_one + _FAINT))
     return to_array(colour + _SHAPE * (1 - alike.clamp(-1, 1))), structure
@@ -328,16 +324,22 @@ def _broad(tensor: torch.Tensor) -> torch.Tensor:
 
 def _structure_misfit(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
     """1 - local correlation, weighed by how much structure the target has there, in [0, 1]."""
-    sigma = 4.0
-    mean_one, mean_two = gaussian_blur(one, sigma), gaussian_blur(two, sigma)
-    var_one = (gaussian_blur(one * one, sigma) - mean_one**2).clamp(min=0)
-    var_two = (gaussian_blur(two * two, sigma) - mean_two**2).clamp(min=0)
-    both = gaussian_blur(one * two, sigma) - mean_one * mean_two
+    var_one, var_two, both = _local_variances(one, two, 4.0)
     # The constant is the variance of faint texture: below it correlation is chance.
     faint = 0.03**2
     correlation = both / torch.sqrt((var_one + faint) * (var_two + faint))
     present = var_one / (var_one + faint)
     return ((1.0 - correlation.clamp(0, 1)) * present).clamp(0, 1)
+
+
+def _local_variances(
+    one: torch.Tensor, two: torch.Tensor, sigma: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Variances and covariance of two pictures ``[1, 1, n, n]`` around each pixel."""
+    products = torch.cat([one, two, one * one, two * two, one * two], 1)
+    mean_one, mean_two, square_one, square_two, both = gaussian_blur(products, sigma).split(1, 1)
+    var_one, var_two = (square_one - mean_one**2).clamp(min=0), (square_two - mean_two**2).clamp(min=0)
+    return var_one, var_two, both - mean_one * mean_two
 
 
 def _features(mesh_xyz: FloatArray) -> np.ndarray:

@@ -185,8 +185,9 @@ def follow_pivot(
         if good or step >= (3 * steps if far else steps) or (worse and step + 1 >= steps):
             break
         (gradient,) = torch.autograd.grad(loss, code)
-        code, before = mover.moved(code.detach(), gradient, value), code.detach()
-        code = torch.cat([code[:, :own], torch.lerp(before[:, own:], code[:, own:], _LATE)], 1)
+        before = code.detach()
+        moved = mover.moved(before, gradient, value)
+        code = torch.cat([moved[:, :own], torch.lerp(before[:, own:], moved[:, own:], _LATE)], 1)
         step += 1
         best = replace(best, moments=mover.moments, pairs=tuple(mover.pairs))
         if step >= steps and not far:
