@@ -137,6 +137,9 @@ class CompositeConfig:
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
+    closed_eyes: float = 1.0
+    """Share of the target's own lids where its eyes are closed: blinks, winks, a lowered gaze. 0 leaves them
+    as the generator draws them."""
     occlusion: bool = True
     """Keep hands, hair and objects that are in front of the face there."""
     occlusion_by: Literal["network", "residual", "both"] = "network"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidswap.cache import canonical_json
-from vidswap.compositing import ColorState, HeldOcclusion, MotionState
+from vidswap.compositing import ColorState, HeldOcclusion, LidState, MotionState
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
 from vidswap.inversion import Correction, WarmState
@@ -28,8 +28,8 @@ Array = NDArray[Any]
 _RECORDS = {
     kind.__name__: kind
     for kind in (
-        ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, MotionState, Pivot, Response,
-        Track, WarmState,
+        ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, LidState, MotionState, Pivot,
+        Response, Track, WarmState,
     )  # fmt: skip
 }
 _TREE = "tree"

@@ -17,8 +17,10 @@ from vidswap import warp
 from vidswap.compositing import (
     ColorMatcher,
     ColorState,
+    LidState,
     above_beard,
     composite,
+    lend_lids,
     match_detail,
 )
 from vidswap.compositing.arrays import resize_map
@@ -320,6 +322,8 @@ class PasteFaces:
     config: RunConfig
     colors: dict[int, tuple[int, ColorState | None]] = field(default_factory=dict)
     occluders: dict[int, Occlusion] = field(default_factory=dict)
+    lids: dict[int, tuple[int, LidState]] = field(default_factory=dict)
+    """Shot, and what is remembered of the eyes, a track."""
 
     def __call__(self, work: Work) -> tuple[Frame, int]:
         """The finished frame and how many faces were swapped in it."""
@@ -353,7 +357,22 @@ class PasteFaces:
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
             )  # fmt: skip
-        return replace(swap, image=image, mask=pasted)
+        return replace(swap, image=self._with_lids(image, face, work.shot), mask=pasted)
+
+    def _with_lids(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
+        """The new face with the target's own lids where they are closed. Last: they have the footage's light,
+        sharpness and grain already."""
+        share, track = self.config.composite.closed_eyes, face.face.track_id
+        if share <= 0:
+            return image
+        before_shot, before = self.lids.get(track, (shot, None))
+        drawn = None if face.drawn is None else face.drawn.mesh / face.swap.image.shape[0]
+        image, now = lend_lids(
+            image, drawn, face.crop.image, face.crop.mesh, before if before_shot == shot else None,
+            share=share, occluded=face.occluded,
+        )  # fmt: skip
+        self.lids[track] = shot, now
+        return image
 
     def _paste(self, frame: Frame, swap: Swap) -> Frame:
         stored = replace(swap, quad_xy=swap.quad_xy / frame.display_scale_xy)

@@ -8,6 +8,7 @@ from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead
+from vidswap.compositing.lids import LidState, lend_lids
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
 from vidswap.compositing.occlusion import (
@@ -30,6 +31,7 @@ __all__ = [
     "Blend",
     "Glance",
     "HeldOcclusion",
+    "LidState",
     "MotionState",
     "Placement",
     "ColorMatcher",
@@ -43,6 +45,7 @@ __all__ = [
     "face_outline",
     "follow",
     "hold_occlusion",
+    "lend_lids",
     "match_detail",
     "parse_regions",
     "residual_occlusion",

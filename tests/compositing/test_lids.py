@@ -1,0 +1,113 @@
+"""Closed eyes are lent by the target: each for itself, in its colours, and nothing else changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vidswap.compositing import LidState, lend_lids
+from vidswap.landmarks import EYE_CORNERS, LEFT_EYE, RIGHT_EYE
+
+SHIFT = np.array([0.012, -0.008])
+
+
+def squeezed(mesh: np.ndarray, eyes: tuple[tuple[int, ...], ...], share: float) -> np.ndarray:
+    """The mesh with eyes opened to a share of what they were."""
+    out = mesh.copy()
+    for eye in eyes:
+        middle = out[list(eye), 1].mean()
+        out[list(eye), 1] = middle + share * (out[list(eye), 1] - middle)
+    return out
+
+
+def closed_picture(skin: np.ndarray, side: int) -> np.ndarray:
+    """A face whose eye on one side is a dark line."""
+    out = skin.copy()
+    x = (0.385, 0.615)[side]
+    rows, columns = np.mgrid[0:256, 0:256] / 256
+    box = (abs(rows - 0.47) < 0.03) & (abs(columns - x) < 0.06)
+    out[box] = skin[140, 128]
+    line = (abs(rows - 0.47) < 0.004) & (abs(columns - x) < 0.05)
+    out[line] = 0.05
+    return out
+
+
+def around(side: int, reach: float = 0.11) -> tuple[slice, slice]:
+    x = (0.385, 0.615)[side] + SHIFT[0]
+    y = 0.47 + SHIFT[1]
+    return tuple(slice(int((at - reach) * 256), int((at + reach) * 256)) for at in (y, x))
+
+
+@pytest.fixture
+def drawn(mesh: np.ndarray) -> np.ndarray:
+    """The new face's landmarks, whose eyes lie elsewhere."""
+    out = mesh.copy()
+    out[:, :2] += SHIFT
+    return out
+
+
+def test_open_eyes_are_drawn(skin, mesh, drawn) -> None:
+    out, state = lend_lids(skin, drawn, skin, mesh)
+    assert out is skin
+    np.testing.assert_allclose(state.offset, np.broadcast_to(SHIFT, (2, 2, 2)), atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_wink_is_lent_to_its_own_eye_where_the_drawn_one_lies(skin, mesh, drawn, side) -> None:
+    target = closed_picture(skin, side)
+    shut = squeezed(mesh, ((LEFT_EYE, RIGHT_EYE)[side],), 0.2)
+    out, _ = lend_lids(skin, drawn, target, shut)
+    rows, columns = around(side)
+    outside = np.ones(skin.shape[:2], bool)
+    outside[rows, columns] = False
+    np.testing.assert_array_equal(out[outside], skin[outside])
+    # The dark line lies along the drawn eye's corners, not the target's.
+    x, y = (drawn[list(EYE_CORNERS[side]), :2].mean(0) * 256).astype(int)
+    column = out[y - 12 : y + 12, x].mean(1)
+    assert abs(int(column.argmin()) - 12) <= 1 and column.min() < 0.3
+    assert skin[y, x].mean() < 0.3 < out[y - 4, x].mean()  # the lid above it is skin where the eye was
+
+
+def test_lids_take_the_colours_of_the_drawn_face(skin, mesh, drawn) -> None:
+    target = closed_picture(skin, 0)
+    shut = squeezed(mesh, (LEFT_EYE,), 0.2)
+    cool = np.array([0.7, 0.85, 1.1])
+    plain, _ = lend_lids(skin, drawn, target, shut)
+    tinted, _ = lend_lids(skin, drawn, np.clip(target * cool, 0, 1), shut)
+    x, y = (drawn[list(EYE_CORNERS[0]), :2].mean(0) * 256).astype(int)
+    lid = np.s_[y - 6 : y - 3, x - 4 : x + 4]
+    assert np.abs(tinted[lid] - plain[lid]).max() < 0.05 < np.abs(skin[lid] * cool - skin[lid]).max()
+
+
+def test_share_occluders_and_a_mesh_that_is_not_believed(skin, mesh, drawn) -> None:
+    target, shut = closed_picture(skin, 0), squeezed(mesh, (LEFT_EYE,), 0.2)
+    full, state = lend_lids(skin, drawn, target, shut)
+    half, _ = lend_lids(skin, drawn, target, shut, share=0.5)
+    np.testing.assert_allclose(half, (skin + full) / 2, atol=1e-5)
+    assert lend_lids(skin, drawn, target, shut, share=0.0)[0] is skin
+    covered, _ = lend_lids(skin, drawn, target, shut, occluded=np.ones((192, 192), np.float32))
+    np.testing.assert_allclose(covered, skin, atol=1e-6)
+    assert lend_lids(skin, None, target, shut)[0] is skin  # nobody knows where the drawn eye lies
+    again, kept = lend_lids(skin, None, target, shut, state)
+    np.testing.assert_array_equal(kept.offset, state.offset)
+    assert 4 * np.abs(again - full).mean() < np.abs(again - skin).mean()
+
+
+def test_what_counts_as_closed_is_learnt_from_open_eyes_alone(skin, mesh, drawn) -> None:
+    narrow = squeezed(mesh, (LEFT_EYE, RIGHT_EYE), 0.75)
+    state = None
+    for _ in range(100):
+        _, state = lend_lids(skin, drawn, skin, narrow, state)
+    assert isinstance(state, LidState)
+    learnt = state.wide.copy()
+    assert (learnt < 0.295).all()
+    assert lend_lids(skin, drawn, skin, narrow, state)[0] is skin  # eyes that are narrow are no closed ones
+    for _ in range(20):
+        _, state = lend_lids(skin, drawn, skin, squeezed(mesh, (LEFT_EYE, RIGHT_EYE), 0.1), state)
+    np.testing.assert_array_equal(state.wide, learnt)
+
+
+def test_an_eye_beyond_the_picture_is_left_alone(skin, mesh, drawn) -> None:
+    shut = squeezed(mesh, (LEFT_EYE, RIGHT_EYE), 0.2)
+    gone, _ = lend_lids(skin, drawn - np.float32(2), skin, shut - np.float32(2))
+    assert gone is skin
