@@ -20,7 +20,9 @@ from vidswap.compositing import (
     carry_skin_on,
     face_mask,
     follow,
+    own_head,
     steady_mask,
+    wears_beard,
 )
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
@@ -211,7 +213,9 @@ class SeatFaces:
         if whole_face:
             mesh = face.crop.mesh
             solid = solid * bare_forehead(*glances, solid, mesh)
-            image = carry_skin_on(image, solid, mesh, glance=glances[0])
+            bearded = wears_beard(self._beard_before(face, work.shot))
+            head = own_head(glances[1], solid, mesh, face.occluded) if bearded else None
+            image = carry_skin_on(image, solid, mesh, glance=glances[0], head=head)
         solid = self._steady_mask(solid, face, placement, before)
         swap = replace(face.swap, image=image, mask=solid)
         face = replace(face, swap=swap, solid=solid, drawn=drawn)
@@ -273,15 +277,19 @@ class SeatFaces:
         self.motion[face.face.track_id] = shot, replace(state, mask=small), index
         return solid
 
+    def _beard_before(self, face: FaceWork, shot: int) -> float | None:
+        """Share of the chin that was hair in the frame before; None at a cut."""
+        last = self.beards.get(face.face.track_id)
+        return last[1] if last and last[0] == shot else None
+
     def _beard(self, face: FaceWork, shot: int, glances: tuple[Glance, Glance]) -> np.ndarray | None:
         """Where the target's beard hangs over the mask ``[128, 128]``; a glance of the new face's picture may
         be from before it was mended."""
         crop, track, image = face.crop, face.face.track_id, face.swap.image
         drawn = glances[0] if glances[0].shows(image) else image
-        last = self.beards.get(track)
         beyond, share = beard_beyond(
             drawn, glances[1], face.solid, crop.mesh,
-            occluded=face.occluded, share=last[1] if last and last[0] == shot else None,
+            occluded=face.occluded, share=self._beard_before(face, shot),
         )  # fmt: skip
         self.beards[track] = shot, share
         return beyond

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidswap.compositing import above_beard, beard_beyond, face_mask
+from vidswap.compositing import above_beard, beard_beyond, carry_skin_on, face_mask, own_head, wears_beard
+from vidswap.compositing.arrays import resize_map
 
 HAIR = (0.20, 0.15, 0.12)
 
@@ -192,3 +193,29 @@ def test_a_dark_thing_on_a_bright_wall_is_not_taken_for_beard(skin, bearded, mes
     plain, with_handle = (_beyond(skin, target, mask, mesh) for target in (wall, handle))
     side = ~_oval(mask.shape, 0.075)
     assert with_handle[side].max() < plain[side].max() + 0.15
+
+
+def test_a_beard_is_replaced_where_the_new_jaw_is_narrower(skin, bearded, mesh) -> None:
+    wall = np.float32((0.80, 0.85, 0.65))
+    mask = face_mask(mesh, 128)
+    target = np.where(_oval(skin.shape, 0.03)[..., None], bearded, wall).astype(np.float32)
+    drawn = np.where(_oval(skin.shape, -0.02)[..., None], skin, wall).astype(np.float32)
+    occluded = (~_oval(mask.shape, 0.03)).astype(np.float32)
+    head = own_head(target, mask, mesh, occluded)
+    assert head is not None and head.shape == (128, 128)
+    assert head[_oval(mask.shape, 0.015)].min() > 0.9 and head[~_oval(mask.shape, 0.05)].max() < 0.1
+    beard, errors = _rim(skin.shape, -0.005, 0.022), []
+    for known in (None, head):
+        mended = carry_skin_on(drawn, mask, mesh, head=known)
+        beyond = _beyond(mended, target, mask, mesh, occluded=occluded)
+        assert beyond is not None
+        alpha = resize_map(np.maximum(resize_map(mask, 128), beyond), len(skin))[..., None]
+        errors.append(np.abs(target + alpha * (mended - target) - skin)[beard].mean())
+    assert errors[1] < 0.1 < errors[0]
+
+
+def test_a_head_is_told_from_what_is_behind_it_by_the_occlusion_network(skin, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    assert own_head(skin, mask, mesh, None) is None  # a dark wall looks like a beard
+    assert own_head(skin, np.zeros_like(mask), mesh, np.zeros_like(mask)) is None
+    assert wears_beard(None) and wears_beard(0.9) and not wears_beard(0.1)

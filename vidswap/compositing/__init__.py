@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidswap.compositing.background import carry_skin_on
-from vidswap.compositing.beard import above_beard, beard_beyond
+from vidswap.compositing.beard import above_beard, beard_beyond, own_head, wears_beard
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.glance import Glance
@@ -47,9 +47,11 @@ __all__ = [
     "hold_occlusion",
     "lend_lids",
     "match_detail",
+    "own_head",
     "parse_regions",
     "residual_occlusion",
     "steady_mask",
     "steady_occlusion",
+    "wears_beard",
     "without_islands",
 ]

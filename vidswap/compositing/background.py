@@ -39,6 +39,8 @@ _INSIDE = (0.05, 0.07)
 _OUTSIDE = (-0.018, -0.004)
 """The same beyond it: little, since a beard that is followed over drawn skin must not end in the target's own
 background."""
+_ON_HEAD = (-0.085, -0.065)
+"""The same where the target shows hair or skin of its own there."""
 _TEMPLES = 0.12
 """Part of the crop above the eyes from which on it is looked for."""
 _NEARBY = 6.0
@@ -49,8 +51,8 @@ _BETWEEN = (0.5, 0.8)
 """Part of the way from the face's colour to the background's at which a pixel may, and must, be that."""
 _STEPS = 12
 """Pixels over which background is followed into the face."""
-_SPREAD = 2.5
-"""Standard deviation of what skin is carried on from, in 1/128 of the crop."""
+_SPREAD, _FAR_SPREAD, _FAR_SHARE = 2.5, 6.0, 0.01
+"""Standard deviations of what skin is carried on from, in 1/128 of the crop, and the weight of the second."""
 _LEAST = 0.05
 
 
@@ -66,13 +68,20 @@ def drawn_background(lab: FloatArray, skin: np.ndarray) -> FloatArray:
 
 
 def carry_skin_on(
-    drawn: FloatArray, mask: FloatArray, mesh_xyz: FloatArray, *, glance: Glance | None = None
+    drawn: FloatArray,
+    mask: FloatArray,
+    mesh_xyz: FloatArray,
+    *,
+    glance: Glance | None = None,
+    head: FloatArray | None = None,
 ) -> FloatArray:
     """The new face with skin in place of background along the target's cheeks and jaw.
 
     :param drawn: ``[S, S, 3]`` RGB in [0, 1]. :param mask: ``[M, M]`` in [0, 1], the face.
     :param mesh_xyz: ``[468, 3]`` of the target in the crop, in [0, 1].
     :param glance: of ``drawn``, where it was made already.
+    :param head: ``[128, 128]`` where the target shows its own head, see :func:`own_head`: beards may be
+        replaced there further out than the drawn face reaches.
     :return: like ``drawn``; the very same where there is nothing to mend.
     """
     skin = resize_map(mask, _SIZE) > 0.5
@@ -82,21 +91,26 @@ def carry_skin_on(
     inside = outline_distance(mesh_xyz)
     eyes = float(mesh_xyz[[*LEFT_EYE, *RIGHT_EYE], 1].mean())
     ring = smoothstep((_INSIDE[1] - inside) / (_INSIDE[1] - _INSIDE[0]))
-    ring = ring * smoothstep((inside - _OUTSIDE[0]) / (_OUTSIDE[1] - _OUTSIDE[0]))
+    outer = smoothstep((inside - _OUTSIDE[0]) / (_OUTSIDE[1] - _OUTSIDE[0]))
+    if head is not None:
+        far = smoothstep((inside - _ON_HEAD[0]) / (_ON_HEAD[1] - _ON_HEAD[0]))
+        outer = np.maximum(outer, head * far)
+    ring = ring * outer
     ring = ring * smoothstep((place[:, None] - eyes + _TEMPLES) / 0.04)
     glance = Glance(drawn) if glance is None else glance
     lab = glance.lab
     paler = drawn_background(lab, skin)
-    if (paler * ring)[inside > 0].max(initial=0.0) < _LEAST:
+    wanted = inside > (0 if head is None else _ON_HEAD[0])
+    if (paler * ring)[wanted].max(initial=0.0) < _LEAST:
         return drawn
     paler = paler * like_beyond(lab, paler, inside)
     there = (grown(paler * (inside < 0), paler, _STEPS) * ring).astype(np.float32)
-    if there[inside > 0].max(initial=0.0) < _LEAST:
+    if there[wanted].max(initial=0.0) < _LEAST:
         return drawn
     # A pixel wider than seen: at the edge of the cheek the two are mixed.
     shown = gaussian_blur(to_tensor(widest(there, 1)), 0.8)
-    known = to_tensor((1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0)) + 1e-4)
-    carried = gaussian_blur(glance.rgb * known, _SPREAD) / gaussian_blur(known, _SPREAD)
+    known = to_tensor((1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0)) + 1e-5)
+    carried = _spread(glance.rgb * known) / _spread(known)
     # Where nothing changes the picture stays as it is: most of it.
     inner = span_of(shown[0, 0].numpy() > 0, room=1)
     size, out = drawn.shape[0], np.array(drawn, dtype=np.float32)
@@ -105,6 +119,10 @@ def carry_skin_on(
     part = torch.lerp(to_tensor(drawn)[..., rows, columns], colour, share)
     out[rows, columns] = part[0].permute(1, 2, 0).numpy()
     return out
+
+
+def _spread(values: torch.Tensor) -> torch.Tensor:
+    return gaussian_blur(values, _SPREAD) + _FAR_SHARE * gaussian_blur(values, _FAR_SPREAD)
 
 
 def like_beyond(lab: FloatArray, paler: FloatArray, inside: FloatArray) -> FloatArray:

@@ -79,11 +79,10 @@ def beard_beyond(
     :return: ``[128, 128]`` in [0, 1], or None when there is no such place; and how much of the chin is hair
         that the new face has not, smoothed over time: whether there is a beard must not flicker.
     """
-    face = resize_map(mask, _SIZE)
     place = (np.arange(_SIZE, dtype=np.float32) + 0.5) / _SIZE
     nose, lip = float(mesh_xyz[_NOSE_BASE, 1]), float(mesh_xyz[list(MOUTH), 1].max())
-    cheeks = (face > 0.5) & (place[:, None] < nose)
-    if cheeks.sum() < 64 or (face > 0.5).sum() - cheeks.sum() < 64:
+    cheeks = _cheeks(mask, mesh_xyz)
+    if cheeks is None:
         return None, share or 0.0
     one, two = Glance.of(drawn).lab, Glance.of(target).lab
     inside = outline_distance(mesh_xyz)
@@ -116,6 +115,32 @@ def beard_beyond(
     return (soft if soft.max() >= _LEAST else None), share
 
 
+def own_head(
+    target: FloatArray | Glance, mask: FloatArray, mesh_xyz: FloatArray, occluded: FloatArray | None
+) -> FloatArray | None:
+    """Where the target shows its own head or neck, not what is before or behind it, ``[128, 128]`` in [0, 1].
+
+    For :func:`vidswap.compositing.background.carry_skin_on`: a beard whose new face is narrower than it.
+
+    :param target: ``[T, T, 3]`` RGB in [0, 1], or a glance. :param mask: ``[M, M]`` the face.
+    :param mesh_xyz: ``[468, 3]`` in the crop, in [0, 1].
+    :param occluded: ``[n, n]``, 1 where something is in front of the face, or behind it; without it a dark
+        background cannot be told from a beard, and the answer is None.
+    """
+    if occluded is None:
+        return None
+    cheeks = _cheeks(mask, mesh_xyz)
+    if cheeks is None:
+        return None
+    behind = _behind(Glance.of(target).lab, cheeks, outline_distance(mesh_xyz))
+    return (1 - behind) * (1 - _broad_only(resize_map(occluded, _SIZE)))
+
+
+def wears_beard(share: float | None) -> bool:
+    """Whether a share that :func:`beard_beyond` returned is that of a beard; None may be."""
+    return share is None or share > _FEW
+
+
 def above_beard(mask: FloatArray, mesh_xyz: FloatArray) -> FloatArray:
     """The part of a mask ``[n, n]`` above the upper lip: skin in bearded faces too, for measuring colour.
 
@@ -124,6 +149,15 @@ def above_beard(mask: FloatArray, mesh_xyz: FloatArray) -> FloatArray:
     place = (np.arange(len(mask), dtype=np.float32) + 0.5) / len(mask)
     share = smoothstep((float(mesh_xyz[_NOSE_BASE, 1]) + 0.02 - place) / 0.04)
     return mask * share[:, None]
+
+
+def _cheeks(mask: FloatArray, mesh_xyz: FloatArray) -> np.ndarray | None:
+    """The face above the base of the nose, ``[128, 128]`` booleans; None where too little of it, or of what
+    lies below, is seen."""
+    face = resize_map(mask, _SIZE) > 0.5
+    rows = ((np.arange(_SIZE, dtype=np.float32) + 0.5) / _SIZE)[:, None]
+    cheeks = face & (rows < float(mesh_xyz[_NOSE_BASE, 1]))
+    return cheeks if cheeks.sum() >= 64 and face.sum() - cheeks.sum() >= 64 else None
 
 
 def _smoothed(hair: FloatArray, seen: FloatArray, chin: np.ndarray, before: float | None) -> float:
