@@ -14,10 +14,21 @@ from vidswap.compositing import HeldOcclusion
 from vidswap.compositing.arrays import resize_map
 from vidswap.config import CompositeConfig, InversionConfig, RunConfig
 from vidswap.identities import to_image
+from vidswap.landmarks import EYE_CORNERS
 from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, PixelLayout
 from vidswap.session import Session
-from vidswap.witnesses import SeeOccluders, WatchOccluders, asks_redrawn, draw_mask, from_bytes, in_bytes
+from vidswap.witnesses import (
+    SeeOccluders,
+    WatchOccluders,
+    asks_redrawn,
+    draw_mask,
+    from_bytes,
+    in_bytes,
+    in_one_piece,
+    places_of_bridge,
+    see_glasses,
+)
 from vidswap.works import SMALL_SIZE, FaceWork, Work
 
 SQUARE = np.array([[0.0, 0.0], [0.0, 512.0], [512.0, 512.0], [512.0, 0.0]], np.float32)
@@ -102,7 +113,8 @@ def test_what_is_left_of_something_is_not_held_when_it_is_an_island(
     """A background that touched a far cheek left a hole in it for a second."""
     (face,) = work.faces
     nothing = np.zeros((192, 192), np.float32)
-    monkeypatch.setattr("vidswap.witnesses.see_occluders", lambda *_: nothing)
+    monkeypatch.setattr("vidswap.witnesses.see_things", lambda *_: nothing)
+    monkeypatch.setattr("vidswap.witnesses.see_glasses", lambda *_: None)
     for side, stays in ((20, False), (60, True)):
         watch, evidence = WatchOccluders(session), nothing.copy()
         evidence[80 : 80 + side, 60 : 60 + side] = 1
@@ -125,3 +137,53 @@ def test_who_asks_for_the_target_redrawn(session: Session, work: Work) -> None:
         other = Session(replace(CONFIG, composite=options))
         assert asks_redrawn(face, other) is covered, options
         assert asks_redrawn(clear, other) is bare, options
+
+
+def drawn_frame(mesh: np.ndarray, *, tall: float = 0.06) -> np.ndarray:
+    """Rims around the eyes of a mesh, joined over the nose, ``[192, 192]``."""
+    y, x = (np.mgrid[:192, :192] + 0.5) / 192
+    frames = np.zeros((192, 192), np.float32)
+    for corners in EYE_CORNERS:
+        cx, cy = mesh[list(corners), :2].mean(0)
+        wide = 0.8 * np.ptp(mesh[list(corners), 0])
+        ring = np.hypot((x - cx) / wide, (y - cy) / tall)
+        frames[np.abs(ring - 1) < 0.12] = 1
+    left, right = (mesh[list(corners), :2].mean(0) for corners in EYE_CORNERS)
+    frames[(np.abs(y - left[1]) < 0.01) & (x > left[0] + wide) & (x < right[0] - wide)] = 1
+    return frames
+
+
+def test_frames_hang_together_with_their_bridge(work: Work) -> None:
+    mesh = work.faces[0].crop.mesh
+    frames = drawn_frame(mesh)
+    places = places_of_bridge(mesh, 192)
+    assert frames[places].max(1).mean() > 0.7
+    strewn = frames.copy()
+    strewn[8:12, 20:170] = 1  # hair
+    np.testing.assert_array_equal(in_one_piece(strewn, places), frames)
+    no_bridge = frames.copy()
+    no_bridge[:, 88:104] = 0
+    assert in_one_piece(no_bridge, (places[0][4:5], places[1][4:5])).max() == 0
+
+
+def test_glasses_are_seen_whole_and_held_before_the_face(session: Session, work: Work) -> None:
+    (face,) = work.faces
+    mesh = face.crop.mesh
+    bare = face.crop.image.copy()
+    bare[230:330, 120:400] = bare[200, 256]
+    frames = drawn_frame(mesh)
+    drawn = bare * (1 - 0.95 * resize_map(frames, 512))[..., None]
+    seen = {}
+    for name, picture in (("bare", bare), ("worn", drawn)):
+        picture = picture.astype(np.float32)
+        crop = replace(face.crop, image=picture)
+        one = replace(face, crop=crop, small=resize_map(picture, SMALL_SIZE))
+        seen[name] = see_glasses(one, session)
+        if name == "worn":
+            (watched,) = WatchOccluders(session)(work.with_faces([one])).faces
+            assert watched.occluded[frames > 0].mean() > 0.6
+    assert seen["bare"] is None
+    assert seen["worn"].shape == (192, 192) and seen["worn"][frames > 0].mean() > 0.6
+    for corners in EYE_CORNERS:  # the eyes behind clear lenses are not covered
+        x, y = (mesh[list(corners), :2].mean(0) * 192).astype(int)
+        assert seen["worn"][y - 3 : y + 3, x - 6 : x + 6].mean() < 0.2

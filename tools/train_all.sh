@@ -24,5 +24,6 @@ train encoder
 train curvature
 train mixer
 train occlusion
+train glasses
 train analyse
 echo "done: $folder"

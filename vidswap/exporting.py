@@ -323,7 +323,7 @@ class _Export:
         info, person = self.info, self.selection.reference
         listed = [path for path in all_files(folder) if path.suffix != ".png"]
         known, used = set(weights.names()), _FINDING + (_INVERTING if self.inverts else ())
-        used += ("occlusion",) if self.occludes else ()
+        used += ("occlusion", "glasses") if self.occludes else ()
         manifest = {
             "format": "vidswap-export",
             "format_version": FORMAT_VERSION,

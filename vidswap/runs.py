@@ -437,6 +437,8 @@ def _networks(session: Session) -> dict[str, str]:
     found = _network_hashes()
     if session.occlusion_net is not None:  # masks follow it, and what the pivots leave out
         found["occlusion"] = _hash("occlusion")
+    if session.glasses_net is not None:
+        found["glasses"] = _hash("glasses")
     return found
 
 

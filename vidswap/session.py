@@ -88,6 +88,13 @@ class Session:
         return load_occlusion_net(weights.locate("occlusion")).to(self.device)
 
     @cached_property
+    def glasses_net(self) -> OcclusionNet | None:
+        """Sees the frames of glasses; None when they are not wanted or it is not there."""
+        if self.occlusion_net is None or not weights.available("glasses"):
+            return None
+        return load_occlusion_net(weights.locate("glasses")).to(self.device)
+
+    @cached_property
     def mixer(self) -> Mixer:
         return make_mixer(
             self.config.mix,
@@ -145,7 +152,10 @@ class Session:
     def with_generator(self, generator: Generator) -> Session:
         """The same session with another generator (a tuned one, in float32); all else is shared."""
         other = Session(self.config)
-        shared = ("device", "identity", "encoder", "curvature", "mixer", "cache", "occlusion_net", "steering")
+        shared = (
+            "device", "identity", "encoder", "curvature", "mixer", "cache", "occlusion_net", "glasses_net",
+            "steering",
+        )  # fmt: skip
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["full_generator"] = generator
         return other

@@ -11,9 +11,12 @@ from safetensors.torch import save_file
 
 from vidswap import weights
 from vidswap.errors import WeightsError
+from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.occlusion_net import INPUT_SIZE, OcclusionNet, load_occlusion_net
+from vidswap.training.glasses_scenes import wear_glasses
 from vidswap.training.occlusion import OcclusionOptions, publish
+from vidswap.training.occlusion_scenes import face_areas
 
 
 def _settled(widths: tuple[int, ...] = (8, 8, 16, 16, 16)) -> OcclusionNet:
@@ -76,3 +79,28 @@ def test_the_packaged_network_sees_a_microphone_and_leaves_bare_faces_alone(weig
         recall.append(float((maps[1] * disc).sum() / disc.sum()))
     assert np.mean(recall) > 0.7
     assert np.mean(bare) < 0.06
+
+
+def test_the_packaged_network_sees_glasses_and_none_on_bare_faces(weights_home: Path) -> None:
+    path = weights.locate("glasses")
+    assert path.stat().st_size < 2e6
+    net = load_occlusion_net(path)
+    generator = MobileStyleGAN.load(weights.locate("mobilestylegan"))
+    meshes = AlignedMesh.load(weights.locate("facemesh-torch"), weights.locate("iris-torch"))
+    recall, alarms = [], []
+    for seed in range(4):
+        code = generator.sample(4_000 + seed, psi=0.5)[:, None].expand(1, generator.n_styles, -1)
+        with torch.no_grad():
+            image = torch.nn.functional.avg_pool2d(generator.synthesize(code, size=512), 2)
+            mesh = meshes(image)[0][0, :, :2].numpy() * 256
+        bare = ((image[0].permute(1, 2, 0).numpy() + 1) / 2).clip(0, 1)
+        worn, truth = wear_glasses(bare, mesh, np.random.default_rng(seed))
+        inner, _ = face_areas(mesh)
+        seen = [
+            net.occluded(torch.from_numpy(one.transpose(2, 0, 1))[None] * 2 - 1, 256)[0, 0].numpy()
+            for one in (bare.astype(np.float32), worn)
+        ]
+        alarms.append(float((seen[0] * inner).sum() / inner.sum()))
+        recall.append(float((seen[1] * truth * inner).sum() / (truth * inner).sum()))
+    assert np.mean(recall) > 0.6
+    assert np.mean(alarms) < 0.01

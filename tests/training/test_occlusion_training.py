@@ -1,4 +1,4 @@
-"""Drawn occluders, the scenes made of them, and the training on those."""
+"""Drawn occluders and glasses, the scenes made of them, and the training on those."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from safetensors.torch import load_file
 
 from vidswap.cli.train import train_group
 from vidswap.errors import WeightsError
+from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
 from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 from vidswap.training import occluders, occlusion_scenes, runs
+from vidswap.training.glasses_scenes import bare_eyed, draw_glasses_scene, wear_glasses
+from vidswap.training.occluders import fringe, noise
 from vidswap.training.occlusion import (
     OcclusionOptions,
     occlusion_loss,
@@ -24,7 +27,9 @@ from vidswap.training.occlusion import (
     resume_published,
     train_occlusion,
 )
+from vidswap.training.occlusion_scenes import bare_browed, random_setting
 from vidswap.training.pictures import Pictures, load_pictures
+from vidswap.witnesses import places_of_bridge
 
 CPU = torch.device("cpu")
 
@@ -35,7 +40,7 @@ def pictures(count: int = 3) -> Pictures:
     mesh = canonical_mesh()[:, :2].numpy()
     mesh = mesh / np.ptp(mesh, axis=0).max() * 0.6 + [0.5, 0.55]
     y, x = np.mgrid[:256, :256] / 256
-    inside = np.hypot((x - 0.5) / 0.26, (y - 0.55) / 0.33) < 1
+    inside = np.hypot((x - 0.5) / 0.36, (y - 0.55) / 0.42) < 1
     images = random.integers(0, 255, (count, 256, 256, 3), dtype=np.uint8)
     images[:, inside] = np.array([200, 150, 130], np.uint8)
     return Pictures(images, np.repeat(mesh[None].astype(np.float32), count, 0))
@@ -194,3 +199,80 @@ def test_the_command_lists_its_options() -> None:
     assert shown.exit_code == 0
     for option in ("--steps", "--faces", "--workers", "--batch", "--output"):
         assert option in shown.output
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_frame_surrounds_the_eyes_and_crosses_the_nose(seed: int) -> None:
+    few = pictures(1)
+    mesh, face = few.meshes[0] * 256, few.images[0].astype(np.float32) / 255
+    image, truth = wear_glasses(face, mesh, np.random.default_rng(seed))
+    assert image.shape == face.shape and image.dtype == truth.dtype == np.float32
+    assert 0 <= min(image.min(), truth.min()) and max(image.max(), truth.max()) <= 1
+    assert truth[places_of_bridge(few.meshes[0], 256)].max(1).mean() > 0.25  # half-rim ones are thin there
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        x, y = mesh[list(eye)].mean(0).astype(int)
+        assert truth[y - 45 : y, x].max() > 0.1  # a rim, or a dark lens, above it
+    assert truth[int(mesh[152, 1]) :].max() == 0  # none at the chin
+    untouched = (truth == 0) & (np.abs(image - face).max(2) < 1e-6)
+    assert untouched[int(mesh[0, 1]) :].mean() > 0.9
+
+
+def test_scenes_are_fixed_by_their_numbers_and_some_are_bare() -> None:
+    few, bare = pictures(), 0
+    for seed in range(24):
+        one, two = (draw_glasses_scene(few, np.random.default_rng(seed), size=96) for _ in range(2))
+        np.testing.assert_array_equal(one.image, two.image)
+        assert one.image.shape == (96, 96, 3) and one.truth.shape == one.weight.shape == (96, 96)
+        assert 0 <= one.truth.min() <= one.truth.max() <= 1
+        bare += float(one.truth.max()) == 0
+    assert 4 <= bare <= 16
+
+
+def plain(count: int) -> Pictures:
+    """The faces of :func:`pictures` before a calm wall."""
+    few = pictures(count)
+    images = np.where((few.images == few.images[0]).all(0)[None], few.images, np.uint8(90))
+    return Pictures(images.astype(np.uint8), few.meshes)
+
+
+def test_wearers_are_left_out() -> None:
+    faces = plain(6)
+    assert len(bare_eyed(faces)) == 6
+    images = faces.images.copy()
+    for number in (1, 4):
+        mesh = faces.meshes[number] * 256
+        for eye in (LEFT_EYE, RIGHT_EYE):
+            x, y = mesh[list(eye)].mean(0).astype(int)
+            images[number, y + 16 : y + 20, x - 22 : x + 22] = 20
+        left, right = (int(mesh[list(eye), 0].mean()) for eye in (LEFT_EYE, RIGHT_EYE))
+        images[number, y - 2 : y + 2, left + 10 : right - 10] = 20
+    kept = bare_eyed(Pictures(images, faces.meshes))
+    np.testing.assert_array_equal(kept.images, images[[0, 2, 3, 5]])
+
+
+def test_fringes_are_left_out() -> None:
+    faces = plain(6)
+    assert len(bare_browed(faces)) == 6
+    images = faces.images.copy()
+    for number in (0, 3):
+        random = np.random.default_rng(number)
+        mesh = faces.meshes[number] * 256
+        top, brow = int(mesh[10, 1]), int(mesh[105, 1])
+        strands = np.clip(40 + 10 * noise(random, 2.0), 0, 255)[top - 10 : brow]
+        images[number, top - 10 : brow] = strands[..., None]
+    kept = bare_browed(Pictures(images, faces.meshes))
+    np.testing.assert_array_equal(kept.images, images[[1, 2, 4, 5]])
+
+
+def test_a_fringe_hangs_from_above_the_forehead() -> None:
+    few = pictures(2)
+    reached = []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        setting = random_setting(few, random)
+        layer = fringe(setting, random)
+        low = setting.mesh_xy[17, 1]  # nothing of it below the lips
+        assert layer.alpha[int(min(low, 255)) :].mean() < 0.02
+        x, y = setting.mesh_xy[10].astype(int)
+        reached.append(layer.alpha[max(y - 4, 0) : y + 12, x - 20 : x + 20].mean())
+    assert np.median(reached) > 0.15

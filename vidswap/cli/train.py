@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -20,6 +20,7 @@ _RUNS = {
     "curvature": ("vidswap.training.curvature", "CurvatureOptions"),
     "directions": ("vidswap.training.directions", "DirectionsOptions"),
     "occlusion": ("vidswap.training.occlusion", "OcclusionOptions"),
+    "glasses": ("vidswap.training.occlusion", "GlassesOptions"),
     "analyse": ("vidswap.training.analysis", "AnalysisOptions"),
 }
 
@@ -33,7 +34,15 @@ def train_group() -> None:
 
 
 def _field_docs(options: type) -> dict[str, str]:
-    """Docstrings under the fields of an options class, from its source."""
+    """Docstrings under the fields of an options class, from its source and those of what it extends."""
+    docs: dict[str, str] = {}
+    for base in reversed(options.__mro__):
+        if dataclasses.is_dataclass(base):
+            docs |= _own_field_docs(base)
+    return docs
+
+
+def _own_field_docs(options: type) -> dict[str, str]:
     try:
         node = ast.parse(inspect.getsource(options)).body[0]
     except (OSError, TypeError, SyntaxError):  # installed without sources
@@ -200,20 +209,23 @@ def _mixer_options(command: Callable) -> Callable:
     return command
 
 
-def _occlusion(
-    folder: Path, device: str, faces: int, faces_seed: int, workers: int, begin: Path | None, **named: Any
-) -> None:
-    from vidswap.training.runs import run_occlusion
+def _sight(name: Literal["occlusion", "glasses"]) -> Callable:
+    def call(
+        folder: Path, device: str, faces: int, faces_seed: int, workers: int, begin: Path | None, **named: Any
+    ) -> None:
+        from vidswap.training.runs import run_occlusion
 
-    options = _built(_options_class("occlusion"), named)
-    made = run_occlusion(
-        folder, options, device=_device(device), log=_log,
-        faces=faces, faces_seed=faces_seed, workers=workers, begin=begin,
-    )  # fmt: skip
-    click.echo(made)
+        options = _built(_options_class(name), named)
+        made = run_occlusion(
+            folder, options, device=_device(device), log=_log,
+            faces=faces, faces_seed=faces_seed, workers=workers, begin=begin, name=name,
+        )  # fmt: skip
+        click.echo(made)
+
+    return call
 
 
-def _occlusion_options(command: Callable) -> Callable:
+def _sight_options(command: Callable) -> Callable:
     for option in (
         click.option(
             "--workers", type=click.IntRange(0), default=1, show_default=True,
@@ -273,8 +285,11 @@ for _command in (
     _LazyCommand(
         "occlusion",
         "Train the network that sees hands, hair and objects in front of the face.",
-        _occlusion,
-        _occlusion_options,
+        _sight("occlusion"),
+        _sight_options,
+    ),
+    _LazyCommand(
+        "glasses", "Train the network that sees the frames of glasses.", _sight("glasses"), _sight_options
     ),
     _LazyCommand(
         "directions",

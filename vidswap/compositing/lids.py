@@ -29,12 +29,16 @@ _USUAL, _NARROW, _WIDE = 0.3, 0.2, 0.4
 """Opening over width of an open eye: at first, at least and at most."""
 _RISE, _FALL = 0.2, 0.01
 """Shares a frame by which it is learnt from wider and from narrower eyes."""
+_FOLLOW = 0.6
+"""Share by which lids follow in a frame: eyes that hover between the two must not flutter."""
 _FRAMES = 6.0
 """Time constant of where the drawn eye lies beside the target's, in frames."""
 _BESIDE, _ABOVE, _BELOW = 0.3, 0.28, 0.3
 """Room around the lids that is lent with them, in widths of the eye."""
 _LEAST_ABOVE, _UNDER_BROW = 0.1, 0.02
 """Room above them that there is at least, and to the brow: in widths of the eye as well."""
+_LEAST = 0.02
+"""Opacity below which nothing is lent."""
 _SOFT = 0.45
 """Share of the patch's radius over which it fades."""
 _RIM, _RIM_WIDTH = 1.0, 0.12
@@ -59,6 +63,8 @@ class LidState:
     """``[2, 2, 2]`` corners of the drawn eyes less the target's, in [0, 1]: eye, corner, (x, y)."""
     frames: int
     """Frames that the offset was learnt from; 0: it is not known."""
+    closed: NDArray[np.float64]
+    """``[2]`` how far the lids are lent, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +104,9 @@ def lend_lids(
     state = _learnt(before, drawn_xy, target_xy)
     if state.frames == 0 or share <= 0:
         return image, state
-    ratio = eye_aspect(target_xy) / state.wide
     out = image
-    for eye, closed in enumerate(share * smoothstep((_OPEN - ratio) / (_OPEN - _SHUT))):
-        if closed <= 0:
+    for eye, closed in enumerate(share * state.closed):
+        if closed < _LEAST:
             continue
         patch = _patch(eye, image.shape[0], drawn_xy, target_xy, state.offset[eye])
         if patch is None:
@@ -113,18 +118,20 @@ def lend_lids(
 
 
 def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: FloatArray) -> LidState:
-    wide, offset, frames = np.full(2, _USUAL), np.zeros((2, 2, 2)), 0
+    wide, offset, frames, closed = np.full(2, _USUAL), np.zeros((2, 2, 2)), 0, None
     if before is not None:
-        wide, offset, frames = before.wide, before.offset, before.frames
+        wide, offset, frames, closed = before.wide, before.offset, before.frames, before.closed
     now = eye_aspect(target_xy)
     # Closed eyes say nothing of how wide they open.
     rate = np.where(now > wide, _RISE, np.where(now > _OPEN * wide, _FALL, 0.0))
     wide = np.clip(wide + rate * (now - wide), _NARROW, _WIDE)
+    here = smoothstep((_OPEN - now / wide) / (_OPEN - _SHUT)).astype(np.float64)
+    closed = here if closed is None else closed + _FOLLOW * (here - closed)
     if drawn_xy is not None:
         drawn, target = (np.asarray(one, np.float64)[_CORNERS, :2] for one in (drawn_xy, target_xy))
         offset = offset + (drawn - target - offset) / min(frames + 1, _FRAMES)
         frames += 1
-    return LidState(wide, offset, frames)
+    return LidState(wide, offset, frames, closed)
 
 
 def _patch(

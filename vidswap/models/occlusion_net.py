@@ -22,6 +22,10 @@ from vidswap.models import channels_last
 INPUT_SIZE = 192
 WIDTHS = (16, 32, 64, 128, 192)
 """Channels at 1/2, 1/4, 1/8, 1/16 and 1/32 of the input's side."""
+GLASSES_SIZE = 256
+"""Side of the picture in which the network of the same kind that sees glasses looks for their frames."""
+GLASSES_WIDTHS = (12, 24, 48, 96, 128)
+"""Its channels."""
 _STEPS = 2 ** len(WIDTHS)
 
 
@@ -98,14 +102,15 @@ class OcclusionNet(nn.Module):
         return functional.pixel_shuffle(self.say(x), 2)
 
     @torch.no_grad()
-    def occluded(self, images: Tensor) -> Tensor:
-        """Probability ``[B, 1, 192, 192]`` that a pixel shows something in front of the face.
+    def occluded(self, images: Tensor, size: int = INPUT_SIZE) -> Tensor:
+        """Probability ``[B, 1, size, size]`` that a pixel shows what the network was taught to see.
 
         :param images: ``[B, 3, S, S]`` aligned faces of any size, RGB in [-1, 1].
+        :param size: side of the pictures that it was trained on.
         """
-        if images.shape[-1] != INPUT_SIZE:
+        if images.shape[-1] != size:
             images = functional.interpolate(
-                images, (INPUT_SIZE, INPUT_SIZE), mode="bilinear", align_corners=False, antialias=True
+                images, (size, size), mode="bilinear", align_corners=False, antialias=True
             )
         return torch.sigmoid(self(images.contiguous(memory_format=torch.channels_last)))
 

@@ -15,8 +15,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional
 
-from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
-
 SIZE = 256
 Random = np.random.Generator
 _FINE = 2
@@ -320,6 +318,43 @@ def hair(setting: Setting, random: Random) -> Layer:
     return _drawn(layer, cover, random, casts=random.uniform(0, 0.35))
 
 
+def fringe(setting: Setting, random: Random) -> Layer:
+    """Hair that falls over the forehead, straight, parted or to a side, mostly of the wearer's own colour."""
+    mesh = setting.mesh_xy
+    up = mesh[10] - mesh[152]
+    height = float(np.hypot(*up)) + 1e-6
+    along, upward = mesh[454] - mesh[234], up / height
+    # It grows above the hairline, and ends about the brows.
+    t = np.linspace(-0.05, 1.05, int(random.integers(40, 130)))[:, None]
+    brow = float(((mesh[105] + mesh[334]) / 2 - (mesh[234] + mesh[454]) / 2) @ upward)
+    rise = height * random.uniform(0.55, 0.8) * np.clip(1 - (2 * t - 1) ** 2, 0.05, 1) ** 0.4
+    roots = mesh[234] + t * along + rise * upward + random.normal(0, 3, (len(t), 2))
+    level = brow + height * random.uniform(-0.04, 0.2)
+    parting, lift = random.uniform(-0.2, 1.2), random.uniform(0, 0.25) * height
+    ends = mesh[234] + t * along + (level + lift * np.exp(-((t - parting) ** 2) / 0.03)) * upward
+    sweep = random.normal(0, 0.12) if random.random() < 0.7 else random.uniform(-0.5, 0.5)
+    ends = ends + sweep * along + np.sign(t - parting) * random.uniform(0, 0.08) * along
+    gaps = noise(random, random.uniform(8, 40))[0, np.linspace(0, SIZE - 1, len(t)).astype(int)]
+    kept = np.flatnonzero(gaps > random.uniform(-2.5, 0.6))
+    x, y = np.clip((mesh[10] + upward * random.uniform(18, 50)).astype(int), 0, SIZE - 1)
+    picture = setting.face if random.random() < 0.85 else setting.other
+    base = picture[y, x] if random.random() < 0.8 else random.uniform(0.02, 0.8) * np.array([1, 0.8, 0.6])
+    layer, cover = _canvas(3), _canvas(1)
+    draw, mark = ImageDraw.Draw(layer), ImageDraw.Draw(cover)
+    width, uneven = random.uniform(0.8, 2.6), random.uniform(1, 14)
+    u = np.linspace(0, 1, 10)[:, None]
+    for strand in np.repeat(kept, int(random.integers(1, 5))):
+        a, b = roots[strand] + random.normal(0, 2, 2), ends[strand] + random.normal(0, uneven, 2)
+        middle = 0.5 * (a + b) + random.normal(0, 4, 2) + 0.15 * (b - a)[::-1] * [1, -1] * sweep
+        path = ((1 - u) ** 2 * a + 2 * u * (1 - u) * middle + u**2 * b) * _FINE
+        tone = np.clip(base * random.lognormal(0, 0.22) + random.normal(0, 0.012, 3), 0, 1)
+        thick = max(1, round(width * _FINE * random.uniform(0.5, 1.6)))
+        points = [tuple(p) for p in path.tolist()]
+        draw.line(points, fill=tuple((tone * 255).astype(int).tolist()), width=thick)
+        mark.line(points, fill=255, width=thick)
+    return _drawn(layer, cover, random, casts=random.uniform(0, 0.4))
+
+
 def _canvas(channels: int) -> Image.Image:
     return Image.new("RGB" if channels == 3 else "L", (SIZE * _FINE, SIZE * _FINE))
 
@@ -365,48 +400,6 @@ def cup(setting: Setting, random: Random) -> Layer:
     across = np.clip((x - at[0]) / half[0], -1, 1)
     color = color * (1 - random.uniform(0, 0.6) * across**2 + random.uniform(-0.3, 0.3) * across)[..., None]
     return Layer(np.clip(color, 0, 1), alpha, casts=random.uniform(0, 0.5))
-
-
-def glasses(setting: Setting, random: Random) -> Layer:
-    """Rims, bridge and temples; lenses clear, with a glint, or dark."""
-    mesh = setting.mesh_xy
-    left, right = mesh[list(LEFT_EYE)].mean(0), mesh[list(RIGHT_EYE)].mean(0)
-    apart = float(np.hypot(*(right - left))) + 1e-6
-    axis = (right - left) / apart
-    down = np.array([-axis[1], axis[0]])
-    half = apart * np.array([random.uniform(0.30, 0.43), random.uniform(0.2, 0.4)])
-    power = random.choice([2.0, 2.6, 4.0])
-    theta = np.linspace(0, 2 * math.pi, 48)
-    c, s = np.cos(theta), np.sin(theta)
-    rim = np.stack([np.sign(c) * np.abs(c) ** (2 / power), np.sign(s) * np.abs(s) ** (2 / power)], 1) * half
-    drop = down * apart * random.uniform(-0.02, 0.1)
-    thick = max(1, round(random.uniform(0.6, 5) * _FINE))
-    tone = random.uniform(0, 0.3, 3) if random.random() < 0.7 else random.uniform(0, 1, 3)
-    ink = tuple((tone * 255).astype(int).tolist())
-    layer, cover, lenses = _canvas(3), _canvas(1), _canvas(1)
-    for centre in (left + drop, right + drop):
-        points = [tuple(p) for p in ((centre + rim[:, :1] * axis + rim[:, 1:] * down) * _FINE).tolist()]
-        ImageDraw.Draw(lenses).polygon(points, fill=255)
-        for picture, fill in ((layer, ink), (cover, 255)):
-            closed = [*points, points[0], points[1]]
-            ImageDraw.Draw(picture).line(closed, fill=fill, width=thick, joint="curve")
-    bars = [(left + drop + axis * half[0], right + drop - axis * half[0])]
-    bars += [(left + drop - axis * half[0], mesh[127]), (right + drop + axis * half[0], mesh[356])]
-    for a, b in bars:
-        line = [tuple((a * _FINE).tolist()), tuple((b * _FINE).tolist())]
-        ImageDraw.Draw(layer).line(line, fill=ink, width=thick)
-        ImageDraw.Draw(cover).line(line, fill=255, width=thick)
-    frame = _drawn(layer, cover, random, casts=random.uniform(0, 0.3))
-    if random.random() < 0.55:  # clear lenses: nothing in front but the frame
-        return frame
-    glass = _reduced(lenses) * (random.uniform(0.85, 1.0))
-    tint = np.clip(random.uniform(0, 0.25) + 0.1 * blur(noise(random, 40), 4), 0, 1)[..., None] * np.ones(3)
-    y = np.mgrid[:SIZE, :SIZE][0]
-    glint = random.uniform(0, 0.3) * random.uniform(0, 1, 3)
-    tint = tint + glint * np.clip((y - left[1]) / 40, -1, 1)[..., None]
-    alpha = np.maximum(glass, frame.alpha)
-    color = np.where(frame.alpha[..., None] > 0.4, frame.color, np.clip(tint, 0, 1))
-    return Layer(color, alpha, casts=frame.casts)
 
 
 def cloth(setting: Setting, random: Random) -> Layer:
@@ -479,8 +472,8 @@ def other_face(setting: Setting, random: Random) -> Layer:
 
 Maker = Callable[[Setting, Random], Layer]
 MAKERS: Sequence[tuple[Maker, float]] = (
-    (hand, 0.40), (hair, 0.18), (blob, 0.12), (microphone, 0.07), (cup, 0.06), (glasses, 0.06),
-    (cloth, 0.05), (lettering, 0.03), (other_face, 0.03),
+    (hand, 0.36), (fringe, 0.20), (hair, 0.14), (blob, 0.10), (microphone, 0.06), (cup, 0.05),
+    (cloth, 0.05), (lettering, 0.02), (other_face, 0.02),
 )  # fmt: skip
 """What is drawn, and how often."""
 

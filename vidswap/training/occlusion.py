@@ -1,4 +1,4 @@
-"""Trains the occlusion network on generated faces with drawn occluders."""
+"""Trains the occlusion network, and the one that sees glasses, on generated faces."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader
 from vidswap.errors import WeightsError
 from vidswap.models import channels_last
 from vidswap.models.occlusion_net import (
+    GLASSES_SIZE,
     INPUT_SIZE,
     OcclusionNet,
     occlusion_metadata,
     read_occlusion_net,
 )
 from vidswap.training.checkpoint import Checkpoint, save_weights
-from vidswap.training.occlusion_scenes import Scenes
+from vidswap.training.occlusion_scenes import DrawScene, Scenes, draw_scene
 from vidswap.training.pictures import Pictures
 
 _HELD_OUT_SEED = 900_001
@@ -46,6 +47,15 @@ class OcclusionOptions:
     """Side of the scenes in pixels."""
     save_every: int = 100
     """Steps between checkpoints."""
+
+
+@dataclass(frozen=True)
+class GlassesOptions(OcclusionOptions):
+    """Settings of ``vidswap train glasses``."""
+
+    steps: int = 2400
+    size: int = GLASSES_SIZE
+    """Side of the scenes in pixels: rims are thin."""
 
 
 def occlusion_loss(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -75,11 +85,13 @@ def train_occlusion(
     workers: int = 1,
     evaluate_on: int = 96,
     begin: Path | None = None,
+    draw: DrawScene = draw_scene,
 ) -> dict[str, float]:
     """Train ``net``, resuming from a checkpoint beside ``output``; gives figures on unseen scenes.
 
     :param workers: processes that draw scenes; they change nothing but the speed.
     :param begin: published weights to go on from where there is no checkpoint.
+    :param draw: maker of the scenes, and of what is to be seen in them.
     :raises WeightsError: these are no such weights.
     """
     channels_last(net.to(device))
@@ -88,7 +100,7 @@ def train_occlusion(
     start = checkpoint.resume({"net": net, "optimizer": optimizer})
     if start == 0 and begin is not None:
         start = resume_published(net, begin)
-    scenes = Scenes(pictures, seed=options.seed, size=options.size)
+    scenes = Scenes(pictures, seed=options.seed, size=options.size, draw=draw)
     loader = DataLoader(
         scenes, batch_size=options.batch, num_workers=workers,
         sampler=range(start * options.batch, options.steps * options.batch),
@@ -113,7 +125,9 @@ def train_occlusion(
         if step % options.save_every == 0 or step == options.steps:
             checkpoint.save(step, {"net": net, "optimizer": optimizer})
             publish(net, output, step, options)
-    return evaluate_occlusion(pictures, net, count=evaluate_on, size=options.size, device=device)
+    return evaluate_occlusion(
+        pictures, net, count=evaluate_on, size=options.size, device=device, draw=draw
+    )
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -151,12 +165,18 @@ def overlap_figures(counts: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def evaluate_occlusion(
-    pictures: Pictures, net: OcclusionNet, *, count: int, size: int, device: torch.device
+    pictures: Pictures,
+    net: OcclusionNet,
+    *,
+    count: int,
+    size: int,
+    device: torch.device,
+    draw: DrawScene = draw_scene,
 ) -> dict[str, float]:
     """Figures of :func:`overlap_figures` over scenes that no training run draws."""
     was_training = net.training
     net.eval()
-    scenes = Scenes(pictures, seed=_HELD_OUT_SEED, size=size)
+    scenes = Scenes(pictures, seed=_HELD_OUT_SEED, size=size, draw=draw)
     total = torch.zeros(4, dtype=torch.float64)
     for number in range(count):
         image, truth, weight = (part[None].to(device) for part in scenes[number])
@@ -167,12 +187,19 @@ def evaluate_occlusion(
 
 @torch.no_grad()
 def occlusion_sheet(
-    pictures: Pictures, net: OcclusionNet, path: Path, *, size: int, device: torch.device, count: int = 24
+    pictures: Pictures,
+    net: OcclusionNet,
+    path: Path,
+    *,
+    size: int,
+    device: torch.device,
+    count: int = 24,
+    draw: DrawScene = draw_scene,
 ) -> None:
     """Scenes with truth and answer beside them, in red, four across."""
     was_training = net.training
     net.eval()
-    scenes = Scenes(pictures, seed=_HELD_OUT_SEED, size=size)
+    scenes = Scenes(pictures, seed=_HELD_OUT_SEED, size=size, draw=draw)
     cells = []
     for number in range(count):
         image, truth, weight = scenes[number]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,7 +25,17 @@ from vidswap.training.pictures import Pictures
 _FOREHEAD = 0.13
 """By this part of the face's height the outline is lifted above the mesh, which ends below the hairline."""
 _CLEAN_SHARE = 0.35
-_UNSURE = 0.25
+_BROW_TOPS, _CHEEKS = (105, 334), (50, 280, 205, 425)
+"""Mesh points over the brows, and on the cheeks."""
+_OVER_BROWS, _CHEEK_SIZE = 0.05, 0.04
+"""Part of the face's height over the brows from which on a forehead is looked at; radius of a spot of cheek,
+in the same unit."""
+_OTHER_COLOR, _HAIRY = 0.45, 0.06
+"""Logarithm by which hair differs from the cheeks, and the share of such pixels that a bare forehead may
+have."""
+_STRANDS, _LEAST_FINE = 2.5, 0.004
+"""Fine structure of a bare forehead over that of the cheeks, which have this much at least."""
+UNSURE = 0.25
 """Weight of what nobody labelled: the generator's own hair over the forehead, ears and jaw line."""
 
 
@@ -40,14 +51,23 @@ class Scene:
     """``[S, S]`` how much a pixel counts: 1 in the face, 0 away from it."""
 
 
+class DrawScene(Protocol):
+    """A maker of scenes, as :func:`draw_scene` is one."""
+
+    def __call__(self, pictures: Pictures, random: Random, *, size: int) -> Scene: ...
+
+
 class Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Endless samples by number; number and seed fix each.
 
     Each scene is filmed twice in a row, the second time mirrored: to draw it costs more than that.
     """
 
-    def __init__(self, pictures: Pictures, *, seed: int, size: int = SIZE) -> None:
+    def __init__(
+        self, pictures: Pictures, *, seed: int, size: int = SIZE, draw: DrawScene | None = None
+    ) -> None:
         self.pictures, self.seed, self.size = pictures, seed, size
+        self.draw = draw_scene if draw is None else draw
         self._last: tuple[int, Scene] | None = None
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +76,7 @@ class Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         drawn = number // 2
         if self._last is None or self._last[0] != drawn:
             random = np.random.default_rng((self.seed, drawn))
-            self._last = drawn, draw_scene(self.pictures, random, size=self.size)
+            self._last = drawn, self.draw(self.pictures, random, size=self.size)
         scene = self._last[1]
         if number % 2:
             parts = (scene.image, scene.truth, scene.weight)
@@ -71,19 +91,19 @@ def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene
 
     :param size: side of the sample, at most 256.
     """
-    setting = _setting(pictures, random)
-    image = _lit(setting, random)
+    setting = random_setting(pictures, random)
+    image = lit(setting, random)
     truth = np.zeros((SIZE, SIZE), np.float32)
     setting = replace(setting, face=image)
     if random.random() > _CLEAN_SHARE:
         for _ in range(1 + int(random.random() < 0.3)):
-            layer = _softened(draw_occluder(setting, random), random)
-            image = _covered(image, layer, random)
+            layer = softened(draw_occluder(setting, random), random)
+            image = covered(image, layer, random)
             truth = 1 - (1 - truth) * (1 - layer.alpha)
     inner, outer = face_areas(setting.mesh_xy)
     # Where the mesh does not reach, what is not covered may still be hair.
-    weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, _UNSURE)
-    return Scene(*(_resized(part, size) for part in (image, truth, weight)))
+    weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, UNSURE)
+    return Scene(*(resized(part, size) for part in (image, truth, weight)))
 
 
 def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,17 +114,49 @@ def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     level = ((mesh_xy[10] - oval) @ up) / height**2
     lift = np.clip(1 - level / 0.36, 0, 1) ** 0.7
     lifted = oval + _FOREHEAD * lift[:, None] * up
-    inner = _polygon(oval)
-    return inner, np.clip(4 * blur(np.maximum(_polygon(lifted), inner), 4.0), 0, 1)
+    inner = polygon(oval)
+    return inner, np.clip(4 * blur(np.maximum(polygon(lifted), inner), 4.0), 0, 1)
 
 
-def _polygon(points: np.ndarray) -> np.ndarray:
+def polygon(points: np.ndarray) -> np.ndarray:
     picture = Image.new("L", (SIZE, SIZE))
     ImageDraw.Draw(picture).polygon([tuple(p) for p in points.tolist()], fill=255)
     return np.asarray(picture, np.float32) / 255
 
 
-def _setting(pictures: Pictures, random: Random) -> Setting:
+def bare_browed(pictures: Pictures) -> Pictures:
+    """The people whose foreheads are bare.
+
+    Nobody labelled the generator's own fringes: trained on them as faces, a network takes every fringe for a
+    face.
+    """
+    kept = [_bare_forehead(*one) for one in zip(pictures.images, pictures.meshes, strict=True)]
+    return Pictures(pictures.images[np.array(kept, bool)], pictures.meshes[np.array(kept, bool)])
+
+
+def _bare_forehead(image: np.ndarray, mesh: np.ndarray) -> bool:
+    """Whether a forehead has the colour of the cheeks, and no strands; ``[256, 256, 3]`` of 8 bits."""
+    points = mesh * SIZE
+    up = points[10] - points[152]
+    height = float(np.hypot(*up)) + 1e-6
+    y, x = np.mgrid[:SIZE, :SIZE]
+    at = np.stack([x, y], -1)
+    lowest = points[list(_BROW_TOPS)].mean(0) + _OVER_BROWS * up
+    forehead = (polygon(points[list(FACE_OVAL)]) > 0.5) & ((at - lowest) @ up > 0)
+    cheeks = np.zeros_like(forehead)
+    for spot in _CHEEKS:
+        cheeks |= np.hypot(*(at - points[spot]).transpose(2, 0, 1)) < _CHEEK_SIZE * height
+    if not forehead.any() or not cheeks.any():
+        return False
+    color = image.astype(np.float32) / 255 + 0.05
+    other = np.abs(np.log(color / np.median(color[cheeks], 0))).max(2) > _OTHER_COLOR
+    light = color @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    fine = np.abs(light - blur(light, 2.0))
+    strands = float(fine[forehead].mean()) / max(float(fine[cheeks].mean()), _LEAST_FINE)
+    return float(other[forehead].mean()) < _HAIRY and strands < _STRANDS
+
+
+def random_setting(pictures: Pictures, random: Random) -> Setting:
     one, two = (int(i) for i in random.integers(len(pictures), size=2))
     face, mesh = _moved(pictures.images[one], pictures.meshes[one], random)
     other, other_mesh = _moved(pictures.images[two], pictures.meshes[two], random)
@@ -130,7 +182,7 @@ def _moved(image: np.ndarray, mesh: np.ndarray, random: Random) -> tuple[np.ndar
 # --- what is no occluder -------------------------------------------------------------------
 
 
-def _lit(setting: Setting, random: Random) -> np.ndarray:
+def lit(setting: Setting, random: Random) -> np.ndarray:
     """The face under shadows and coloured light, with stubble, freckles or darker skin by chance."""
     image = setting.face
     if random.random() < 0.2:  # skin of any tone around eyes and teeth that stay bright
@@ -142,7 +194,7 @@ def _lit(setting: Setting, random: Random) -> np.ndarray:
     if random.random() < 0.2:
         image = image * (1 - _stubble(setting.mesh_xy, random))[..., None]
     if random.random() < 0.15:  # lips and lids of other colours
-        lips = blur(_polygon(setting.mesh_xy[list(MOUTH)]), 1.5) * random.uniform(0.2, 0.6)
+        lips = blur(polygon(setting.mesh_xy[list(MOUTH)]), 1.5) * random.uniform(0.2, 0.6)
         image = image + lips[..., None] * (random.uniform(0, 1, 3) * [1, 0.5, 0.6] - image) * 0.6
     return np.clip(image, 0, 1)
 
@@ -159,16 +211,16 @@ def _shadow(random: Random) -> np.ndarray:
 
 
 def _bare_skin(mesh_xy: np.ndarray) -> np.ndarray:
-    bare = _polygon(mesh_xy[list(FACE_OVAL)])
+    bare = polygon(mesh_xy[list(FACE_OVAL)])
     for outline in (LEFT_EYE, RIGHT_EYE, MOUTH):
-        bare = np.minimum(bare, 1 - _polygon(mesh_xy[list(outline)]))
+        bare = np.minimum(bare, 1 - polygon(mesh_xy[list(outline)]))
     return blur(bare, 2.0)
 
 
 def _stubble(mesh_xy: np.ndarray, random: Random) -> np.ndarray:
     """Darkness of a beard, moustache or many freckles."""
-    lower = _polygon(mesh_xy[[234, 50, 2, 280, 454, 365, 152, 136]])
-    lips = _polygon(mesh_xy[list(MOUTH)])
+    lower = polygon(mesh_xy[[234, 50, 2, 280, 454, 365, 152, 136]])
+    lips = polygon(mesh_xy[list(MOUTH)])
     area = blur(np.clip(lower - lips, 0, 1), random.uniform(3, 10))
     grain = np.clip(0.6 + random.uniform(0.1, 0.4) * blur(noise(random, 1.3), random.uniform(0.3, 1.5)), 0, 1)
     return area * grain * random.uniform(0.15, 0.75)
@@ -177,7 +229,7 @@ def _stubble(mesh_xy: np.ndarray, random: Random) -> np.ndarray:
 # --- putting together, and what a camera does -------------------------------------------
 
 
-def _softened(layer: Layer, random: Random) -> Layer:
+def softened(layer: Layer, random: Random) -> Layer:
     """Out of focus or moving, by chance."""
     sigma = random.uniform(0.3, 1.0) if random.random() < 0.75 else random.uniform(1.0, 3.5)
     alpha = blur(layer.alpha, sigma)
@@ -202,7 +254,7 @@ def _streaked(
     return total[..., 3], total[..., :3] / np.maximum(total[..., 3:], 0.02)
 
 
-def _covered(image: np.ndarray, layer: Layer, random: Random) -> np.ndarray:
+def covered(image: np.ndarray, layer: Layer, random: Random) -> np.ndarray:
     """The layer over the picture, with the shadow that it throws."""
     if layer.casts > 0.05:
         shift = tuple(int(v) for v in random.normal(0, 5, 2))
@@ -211,11 +263,11 @@ def _covered(image: np.ndarray, layer: Layer, random: Random) -> np.ndarray:
     return image + layer.alpha[..., None] * (layer.color - image)
 
 
-def _resized(values: np.ndarray, size: int) -> np.ndarray:
+def resized(values: np.ndarray, size: int) -> np.ndarray:
     if size == SIZE:
         return np.ascontiguousarray(values, np.float32)
     tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(values), np.float32)).permute(2, 0, 1)
-    made = functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0]
+    made = functional.interpolate(tensor[None], (size, size), mode="bilinear", antialias=True)[0].clamp_(0, 1)
     return made[0].numpy() if values.ndim == 2 else made.permute(1, 2, 0).numpy()
 
 

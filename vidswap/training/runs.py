@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -26,16 +26,18 @@ from vidswap.models.identity import DlibIdentity
 from vidswap.models.judge_tfjs import TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
-from vidswap.models.occlusion_net import OcclusionNet
+from vidswap.models.occlusion_net import GLASSES_WIDTHS, WIDTHS, OcclusionNet
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
 from vidswap.training.bank import Bank, build_bank, build_fitted_bank
 from vidswap.training.charts import draw_curves, draw_sheet, figures_of
 from vidswap.training.curvature import CurvatureOptions, codes_of_inversions
 from vidswap.training.directions import DirectionsOptions, train_directions
 from vidswap.training.encoder import EncoderOptions, collect, train_encoder
+from vidswap.training.glasses_scenes import bare_eyed, draw_glasses_scene
 from vidswap.training.heads import HeadsOptions, train_heads
 from vidswap.training.mixer import MixerOptions, Networks, evaluate_mixer, train_mixer
 from vidswap.training.occlusion import OcclusionOptions, occlusion_sheet, train_occlusion
+from vidswap.training.occlusion_scenes import DrawScene, bare_browed, draw_scene
 from vidswap.training.pictures import Pictures, build_pictures, load_pictures
 
 Log = Callable[[str], None]
@@ -323,6 +325,22 @@ def run_curvature(
     return output
 
 
+@dataclass(frozen=True)
+class _Sight:
+    """What a network of the occlusion network's kind is taught to see."""
+
+    draw: DrawScene
+    widths: Sequence[int]
+    suits: Callable[[Pictures], Pictures]
+    """Which of the faces its scenes may be made of."""
+
+
+_SIGHTS = {
+    "occlusion": _Sight(draw_scene, WIDTHS, bare_browed),
+    "glasses": _Sight(draw_glasses_scene, GLASSES_WIDTHS, bare_eyed),
+}
+
+
 def run_occlusion(
     folder: Path,
     options: OcclusionOptions,
@@ -335,8 +353,9 @@ def run_occlusion(
     networks: Networks | None = None,
     evaluate_on: int = 96,
     begin: Path | None = None,
+    name: Literal["occlusion", "glasses"] = "occlusion",
 ) -> Path:
-    """Train the occlusion network; gives the path of its weights.
+    """Train the occlusion network, or the one that sees glasses; gives the path of its weights.
 
     :param faces: generated faces that the scenes are made of, kept in the folder; more may be asked for when
         a run is gone on with, and more steps.
@@ -344,23 +363,28 @@ def run_occlusion(
     """
     if faces < 2:
         raise UsageError(f"faces: expected at least 2, got {faces}")
-    open_folder(folder, "occlusion", options, free=("steps",))
-    pictures = _pictures(folder / "occlusion-faces", faces, faces_seed, device, log, networks)
+    sight = _SIGHTS[name]
+    open_folder(folder, name, options, free=("steps",))
+    made = _pictures(folder / f"{name}-faces", faces, faces_seed, device, log, networks)
+    pictures = sight.suits(made)
+    if len(pictures) < 2:
+        raise UsageError(f"faces: {len(pictures)} of {faces} suit the scenes; ask for more")
     torch.manual_seed(options.seed)
-    net = OcclusionNet()
-    output = folder / "occlusion.safetensors"
+    net = OcclusionNet(sight.widths)
+    output = folder / f"{name}.safetensors"
 
     def draw(step: int) -> None:
         if step % 500 == 0:
-            path = folder / f"occlusion-{step:06d}.png"
-            occlusion_sheet(pictures, net, path, size=options.size, device=device)
+            path = folder / f"{name}-{step:06d}.png"
+            occlusion_sheet(pictures, net, path, size=options.size, device=device, draw=sight.draw)
 
-    line = CurveLog(folder, "occlusion", log, on_step=draw)
+    line = CurveLog(folder, name, log, on_step=draw)
     found = train_occlusion(
         pictures, net, output, options, device=device, log=line, workers=workers,
-        evaluate_on=evaluate_on, begin=begin,
+        evaluate_on=evaluate_on, begin=begin, draw=sight.draw,
     )  # fmt: skip
-    occlusion_sheet(pictures, net, folder / "occlusion-sheet.png", size=options.size, device=device)
+    sheet = folder / f"{name}-sheet.png"
+    occlusion_sheet(pictures, net, sheet, size=options.size, device=device, draw=sight.draw)
     log("unseen scenes: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
     return output
 
