@@ -19,6 +19,7 @@ from vidswap.compositing import (
     doubt,
     face_mask,
     hold_occlusion,
+    own_fringe,
     residual_occlusion,
     steady_occlusion,
     without_islands,
@@ -322,4 +323,5 @@ class SeeOccluders:
             face.occluded, face.crop.image, face.inversion, face.solid, before if steadies else None
         )
         self.believed[face.face.track_id] = shot, believed
-        return replace(face, occluded=occluded)
+        fringe = own_fringe(face.occluded, face.crop.image, face.solid, face.crop.mesh)
+        return replace(face, occluded=np.maximum(occluded, fringe))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidswap.compositing import bare_forehead, face_mask
+from vidswap.compositing import bare_forehead, face_mask, own_fringe
+from vidswap.compositing.arrays import resize_map
 
 
 def test_only_hair_over_bare_skin_is_left_out(skin, mesh) -> None:
@@ -21,3 +22,25 @@ def test_only_hair_over_bare_skin_is_left_out(skin, mesh) -> None:
     assert bare_forehead(skin, skin, mask, mesh).min() > 0.95
     assert bare_forehead(fringed, fringed, mask, mesh).min() > 0.95  # both have a fringe
     assert bare_forehead(0.8 * skin, skin, mask, mesh).min() > 0.9  # only darker light
+
+
+def test_the_targets_own_fringe_is_kept_and_other_patches_are_not(skin, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    y, x = (np.mgrid[:256, :256] + 0.5) / 256
+    strip = (y < 0.40) & (np.abs(x - 0.5) < 0.22)  # down to the brows
+    fringed = skin.copy()
+    fringed[strip] = (0.12, 0.09, 0.08)
+    seen = resize_map(strip.astype(np.float32), 192)
+    kept = own_fringe(seen, fringed, mask, mesh)
+    assert kept.shape == seen.shape and (kept <= seen).all()
+    forehead = (resize_map(mask, 192) > 0.9) & (seen > 0.9)
+    assert kept[forehead].mean() > 0.9
+    # What the network sees on bare skin, and what is dark elsewhere, is for others to judge.
+    assert own_fringe(seen, skin, mask, mesh)[forehead].max() < 0.05
+    cheek = np.hypot(x - 0.62, y - 0.62) < 0.05
+    shaded = skin.copy()
+    shaded[cheek] = (0.12, 0.09, 0.08)
+    assert own_fringe(resize_map(cheek.astype(np.float32), 192), shaded, mask, mesh).max() < 0.05
+    nothing = np.zeros((192, 192), np.float32)
+    assert not own_fringe(nothing, fringed, mask, mesh).any()
+    assert not own_fringe(seen, fringed, np.zeros_like(mask), mesh).any()

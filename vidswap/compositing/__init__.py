@@ -7,7 +7,7 @@ from vidswap.compositing.beard import above_beard, beard_beyond, own_head, wears
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.glance import Glance
-from vidswap.compositing.hairline import bare_forehead
+from vidswap.compositing.hairline import bare_forehead, own_fringe
 from vidswap.compositing.lids import LidState, lend_lids
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
@@ -47,6 +47,7 @@ __all__ = [
     "hold_occlusion",
     "lend_lids",
     "match_detail",
+    "own_fringe",
     "own_head",
     "parse_regions",
     "residual_occlusion",

@@ -1,7 +1,10 @@
-"""Hair of the new face that would hang over the target's bare forehead.
+"""Hair over foreheads: the new face's that would hang over a bare one, and the target's that stays.
 
 The generator draws the source's hairline. Where it lies lower than the target's, a strip of drawn hair would
 end in the target's skin. Such places are left out of the mask: the forehead there stays the target's.
+
+A fringe of the target lies in front of its face as a hand does. But the generator draws fringes, so that it
+cannot be told by what the inversion fails to explain.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import numpy as np
 
 from vidswap.compositing.arrays import (
     gaussian_blur,
+    grown,
     resize_map,
     smoothstep,
     to_array,
@@ -18,13 +22,17 @@ from vidswap.compositing.arrays import (
 )
 from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
 from vidswap.compositing.glance import Glance
-from vidswap.landmarks import LEFT_BROW, RIGHT_BROW
+from vidswap.landmarks import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
 from vidswap.records import FloatArray
 
 _DARKER = 14.0
 """L* by which drawn hair is darker than the skin that it would cover, after broad light is taken off."""
 _ABOVE_BROWS = 0.03
 """Part of the crop above the brows where the forehead begins."""
+_FRINGE = (0.25, 0.45)
+"""Logarithm by which hair may, and must, differ from the skin in some colour."""
+_HANGS = 24
+"""Pixels by which a fringe may hang from the forehead to the eyes."""
 
 
 def bare_forehead(
@@ -49,3 +57,27 @@ def bare_forehead(
     hair = smoothstep((difference - _DARKER) / _DARKER) * forehead
     keep = 1.0 - to_array(gaussian_blur(to_tensor(widest(hair, 1)), 1.5))
     return resize_map(keep.clip(0, 1), mask.shape[0])
+
+
+def own_fringe(
+    occluded: FloatArray, target: FloatArray | Glance, mask: FloatArray, mesh_xyz: FloatArray
+) -> FloatArray:
+    """What of a map of occluders is the target's own hair, hanging over its forehead, ``[n, n]`` in [0, 1].
+
+    :param occluded: ``[n, n]`` in [0, 1], as a network sees it. :param mask: ``[M, M]`` the face.
+    :param target: ``[T, T, 3]`` RGB in [0, 1], or a glance. :param mesh_xyz: ``[468, 3]`` in [0, 1].
+    """
+    seen, face = resize_map(occluded, _SIZE), resize_map(mask, _SIZE)
+    brows = float(mesh_xyz[[*LEFT_BROW, *RIGHT_BROW], 1].mean())
+    eyes = float(mesh_xyz[[*LEFT_EYE, *RIGHT_EYE], 1].mean())
+    rows = ((np.arange(_SIZE, dtype=np.float32) + 0.5) / _SIZE)[:, None]
+    skin = (face > 0.5) & (seen < 0.3)
+    if skin.sum() < 64 or not (seen * (rows < brows) * face).any():
+        return np.zeros_like(occluded)
+    color = np.log(Glance.of(target).rgb[0].permute(1, 2, 0).numpy() + 0.05)
+    other = np.abs(color - np.median(color[skin], axis=0)).max(2)
+    least, sure = _FRINGE
+    other = smoothstep((to_array(gaussian_blur(to_tensor(other), 1.0)) - least) / (sure - least))
+    hair = seen * -widest(-widest(other, 2), 1) * smoothstep((eyes - rows) / 0.02)
+    hanging = grown(hair * smoothstep((brows - rows) / 0.03), hair, _HANGS)
+    return np.minimum(occluded, resize_map(hanging, occluded.shape[0]))
