@@ -46,7 +46,7 @@ _NO_FRAME, _FRAME = 0.35, 0.75
 """Probability up to which a pixel is no frame of glasses, and from which it is."""
 _NO_BRIDGE, _BRIDGE = 0.3, 0.7
 """How much of a bridge over the nose there is at most without glasses, and at least with them. 48 frames of
-three clips and six photos without had up to 0.02, and 65 of 68 generated wearers from 0.72."""
+three clips and six photos without had up to 0.02; of 68 generated wearers 65 had 0.72 or more."""
 _EYE_WIDE, _EYE_TALL = 0.75, 0.42
 """Half of what an eye takes up behind a lens, in widths of the eye."""
 _NO_LENS, _DARK_LENS = 0.45, 0.7
