@@ -28,7 +28,10 @@ def entry(index: int, seen: np.ndarray | None = None) -> dict:
     face = Face(np.array([0, 0, 9, 9], np.float32), 1.0, np.zeros((5, 2), np.float32), track_id=0)
     pivot = Pivot(np.full((23, 512), index, np.float16), "test")
     kept = None if seen is None else squeeze(seen)
-    made = {"face": face, "quad": np.zeros((4, 2)), "pivot": pivot, "occluded": kept, "inversion": None}
+    made = {
+        "face": face, "quad": np.zeros((4, 2)), "pivot": pivot,
+        "occluded": kept, "glasses": kept, "inversion": None,
+    }  # fmt: skip
     return {"index": index, "pts": 10 * index, "shot": 0, "sought": None, "faces": [made]}
 
 
@@ -72,5 +75,6 @@ def test_a_kept_face_comes_with_what_was_seen_in_front_of_it(tmp_path: Path) -> 
     selection = Selection("largest", SourceIdentity("somebody", torch.zeros(0), torch.zeros(0)))
     first, second = (kept_work(kept.at(10 * i), frame(i), selection).faces[0] for i in (0, 1))
     assert np.array_equal(first.occluded, seen.astype(np.float32) / np.float32(255))
-    assert second.occluded is None and second.inversion is None
+    assert np.array_equal(first.glasses, first.occluded)
+    assert second.occluded is None and second.glasses is None and second.inversion is None
     assert second.pivot.latent.dtype == np.float32

@@ -208,9 +208,8 @@ def test_what_is_in_front_of_faces_is_kept_too_and_another_mask_finds_what_it_ne
         raise AssertionError("asked although it is kept")
 
     output = tmp_path / "out.mp4"
-    monkeypatch.setattr("vidswap.witnesses.see_occluders", never)
-    monkeypatch.setattr("vidswap.witnesses.see_things", never)
-    monkeypatch.setattr("vidswap.stages.see_occluders", never)
+    monkeypatch.setattr("vidswap.witnesses.with_occluders", never)
+    monkeypatch.setattr("vidswap.stages.with_occluders", never)
     made = swapper(session, both)
     with pytest.raises(Interrupted, match=f"stopped with {CHUNK} of"):
         made.swap_video(clip, SOURCE, output, progress=stopping_at(CHUNK + 1))

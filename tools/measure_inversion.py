@@ -31,7 +31,7 @@ from vidswap.settings import load_config
 from vidswap.sources import parse_source
 from vidswap.stages import CropFaces, FindFaces, Selection
 from vidswap.video import grab_frame, probe
-from vidswap.witnesses import see_occluders, seen_maps, uncovered
+from vidswap.witnesses import seen_maps, uncovered, with_occluders
 from vidswap.works import SMALL_SIZE, FaceWork
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
@@ -79,7 +79,7 @@ def as_seen(session: Session, crop: AlignedCrop) -> tuple[FaceWork, np.ndarray |
     """A crop as a run works on it, and what it finds in front of it."""
     small = resize_map(crop.image, SMALL_SIZE)
     face = FaceWork(None, crop.quad_xy, None, crop=crop, small=small, visible=visible_face(crop, 128))
-    return face, see_occluders(face, session)
+    return face, with_occluders(face, session).occluded
 
 
 def bare_face(session: Session, crop: AlignedCrop) -> torch.Tensor:

@@ -35,7 +35,7 @@ from vidswap.session import Session
 from vidswap.settings import load_config
 from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
 from vidswap.video import open_frames, read_rgb8
-from vidswap.witnesses import SeeOccluders, see_occluders
+from vidswap.witnesses import SeeOccluders, with_occluders
 from vidswap.works import FaceWork
 
 OUTLINES = Path(__file__).resolve().parent.parent / "tests" / "golden" / "occluders_woman_hand.json"
@@ -93,7 +93,7 @@ class Witnesses:
             crop = work.faces[0].crop
             residual = residual_occlusion(crop.image, drawn, work.faces[0].solid, mesh_xyz=crop.mesh_xyz)
         face = work.faces[0]
-        network = see_occluders(face, self.session)
+        network = with_occluders(face, self.session).occluded
         maps = {"residual": residual, "network": network, "combined": combine(residual, network)}
         size = face.solid.shape[0]
         return face, {

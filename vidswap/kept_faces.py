@@ -23,7 +23,7 @@ from vidswap.works import FaceWork, Work
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 14
+_VERSION = 15
 State = dict[str, Any]
 
 
@@ -109,6 +109,7 @@ def entry_of(work: Work) -> State:
             "quad": face.quad,
             "pivot": replace(face.pivot, latent=kept_half(face.pivot)),
             "occluded": _squeezed(face.occluded),
+            "glasses": _squeezed(face.glasses),
             "inversion": _squeezed(face.inversion),
         }
         for face in work.faces
@@ -139,6 +140,7 @@ def kept_work(entry: State, frame: Frame, selection: Selection) -> Work:
             continue
         pivot = replace(kept["pivot"], latent=kept["pivot"].latent.astype(np.float32))
         made = FaceWork(kept["face"], kept["quad"], source, pivot=pivot)
-        faces.append(replace(made, occluded=_seen(kept["occluded"]), inversion=_seen(kept["inversion"])))
+        occluded, glasses, inversion = (_seen(kept[name]) for name in ("occluded", "glasses", "inversion"))
+        faces.append(replace(made, occluded=occluded, glasses=glasses, inversion=inversion))
     sought = None if entry["sought"] is None else Sought(*entry["sought"])
     return Work(frame, entry["shot"], tuple(faces), sought)

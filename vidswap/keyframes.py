@@ -14,7 +14,7 @@ from vidswap.inversion import tune_generator
 from vidswap.session import Session
 from vidswap.stages import CropFaces, FindFaces, Selection
 from vidswap.video import VideoInfo, grab_frame
-from vidswap.witnesses import see_occluders, seen_maps
+from vidswap.witnesses import seen_maps, with_occluders
 
 _KEYFRAMES = 6
 
@@ -48,7 +48,7 @@ def tuned_for(
         work = CropFaces(session.config.composite)(find(frame))
         for face in work.faces:
             image = to_tensor(face.crop.image, session.device)
-            seen = seen_maps(face, see_occluders(face, session), session.device)
+            seen = seen_maps(face, with_occluders(face, session).occluded, session.device)
             pivot = session.inverter.first(image, **seen)
             images.append(image)
             codes.append(torch.from_numpy(pivot.latent)[None].to(session.device))

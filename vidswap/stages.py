@@ -40,9 +40,9 @@ from vidswap.witnesses import (
     SEEN_SIZE,
     Occlusion,
     draw_mask,
-    see_occluders,
     seen_maps,
     visible_mask,
+    with_occluders,
 )
 from vidswap.works import SMALL_SIZE, FaceWork, Work
 
@@ -305,13 +305,14 @@ class InvertFaces:
         for face in work.faces:
             shot, state = self.states.get(face.face.track_id, (work.shot, None))
             image = to_tensor(face.crop.image, device)
-            occluded = see_occluders(face, self.session) if face.occluded is None else face.occluded
+            if face.occluded is None:
+                face = with_occluders(face, self.session)
             pivot, state = self.session.inverter.step(
                 image, state if shot == work.shot else None,
-                **seen_maps(face, occluded, device),
+                **seen_maps(face, face.occluded, device),
             )
             self.states[face.face.track_id] = (work.shot, state)
-            made.append(replace(face, pivot=pivot, occluded=occluded))
+            made.append(replace(face, pivot=pivot))
         return work.with_faces(made)
 
 

@@ -43,6 +43,8 @@ class FaceWork:
     occluded: np.ndarray | None = None
     """``[192, 192]`` what the occlusion network sees in front of the face, from the stage "see occluders" on
     less what ``inversion`` explains; None without the network."""
+    glasses: np.ndarray | None = None
+    """``[192, 192]`` what of ``occluded`` are frames of glasses; None where none are worn."""
     beyond: np.ndarray | None = None
     """``[128, 128]`` opacity of the new face beyond ``solid``, over the rim of a beard; None without one."""
 
