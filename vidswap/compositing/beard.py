@@ -192,7 +192,7 @@ def _behind(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArr
     behind = grown(paler * (inside < _WALL), paler * (inside < 0), _STEPS)
     # A dark thing on a wall is as far back as the wall. Not up to the very edge: pixels there are mixed, and
     # would be left as a dark line.
-    behind = -widest(-widest(_broad_only(behind), _CLOSE_PX), _CLOSE_PX + 1)
+    behind = -widest(-widest(_broad_only(behind), _CLOSE_PX), _CLOSE_PX + 2)
     return to_array(gaussian_blur(to_tensor(behind), 0.7))
 
 
