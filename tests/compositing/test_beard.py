@@ -192,7 +192,7 @@ def test_a_dark_thing_on_a_bright_wall_is_not_taken_for_beard(skin, bearded, mes
     handle[~_oval(skin.shape, 0.03) & (x > 0.5) & (np.abs(y - 0.72) < 0.02)] = HAIR
     plain, with_handle = (_beyond(skin, target, mask, mesh) for target in (wall, handle))
     side = ~_oval(mask.shape, 0.075)
-    assert with_handle[side].max() < plain[side].max() + 0.15
+    assert with_handle[side].max() < plain[side].max() + 0.2
 
 
 def test_a_beard_is_replaced_where_the_new_jaw_is_narrower(skin, bearded, mesh) -> None:
