@@ -57,8 +57,9 @@ _FEW, _MANY = 0.4, 0.65
 up to 0.13 in 44 frames, a bearded man from 0.84 in 30; against his own beard, drawn too light, 0.3 to 0.7."""
 _CLOSE_PX, _WIDEN_PX, _FEATHER_PX = 4, 2, 2.0
 _LEAST = 0.02
-_FRAMES = 6.0
-"""Time constant of the share, in frames."""
+_FRAMES, _FALL_FRAMES = 6.0, 120.0
+"""Time constants with which the share rises and falls, in frames: nobody is shaven within a shot, but a chin
+that is drawn dark for a while hides a beard."""
 
 
 def beard_beyond(
@@ -166,7 +167,10 @@ def _smoothed(hair: FloatArray, seen: FloatArray, chin: np.ndarray, before: floa
     if visible < 0.3 * max(float(chin.sum()), 1.0):
         return before or 0.0
     now = float(hair[chin].sum()) / visible
-    return now if before is None else before + (1 - float(np.exp(-1.0 / _FRAMES))) * (now - before)
+    if before is None:
+        return now
+    frames = _FRAMES if now > before else _FALL_FRAMES
+    return before + (1 - float(np.exp(-1.0 / frames))) * (now - before)
 
 
 def _skin(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArray:
