@@ -13,6 +13,7 @@ import torch
 from vidswap.compositing import HeldOcclusion
 from vidswap.compositing.arrays import resize_map
 from vidswap.config import CompositeConfig, InversionConfig, RunConfig
+from vidswap.glasses import in_one_piece, places_of_bridge, see_glasses
 from vidswap.identities import to_image
 from vidswap.landmarks import EYE_CORNERS
 from vidswap.models.aligned_mesh import canonical_mesh
@@ -25,9 +26,6 @@ from vidswap.witnesses import (
     draw_mask,
     from_bytes,
     in_bytes,
-    in_one_piece,
-    places_of_bridge,
-    see_glasses,
 )
 from vidswap.works import SMALL_SIZE, FaceWork, Work
 
@@ -180,7 +178,7 @@ def test_glasses_are_seen_whole_and_held_before_the_face(
         picture = picture.astype(np.float32)
         crop = replace(face.crop, image=picture)
         one = replace(face, crop=crop, small=resize_map(picture, SMALL_SIZE))
-        seen[name] = see_glasses(one, session)
+        seen[name] = see_glasses(crop, session)
         if name == "worn":
             watch = WatchOccluders(session)
             for _ in range(8):

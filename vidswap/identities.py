@@ -12,8 +12,10 @@ from torch import Tensor
 from vidswap import warp
 from vidswap.cache import JSON, content_key
 from vidswap.compositing import face_mask
+from vidswap.compositing.arrays import resize_map
 from vidswap.errors import NoFaceError
 from vidswap.faces import align_quad, face_in_crop
+from vidswap.glasses import see_glasses
 from vidswap.likeness import Reference
 from vidswap.mixing import blend_sources
 from vidswap.records import AlignedCrop, Face, Pivot
@@ -23,7 +25,7 @@ from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
 _SOURCE_SIDE = 1600
-_VERSION = 5
+_VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
         "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith(("next", "rest"))},
         "steps": session.config.mix.source_steps,
         "encoder": session.encoder is not None,
+        "glasses": session.glasses_net is not None,
     }
     found = session.cache.get("source", key)
     if found is not None:
@@ -121,7 +124,14 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
     crop = source_crop(session, spec)
     image = to_tensor(crop.image, session.device)
     face = torch.from_numpy(visible_face(crop, CROP_SIZE))[None, None].to(session.device)
-    pivot: Pivot = session.inverter.first(image, face=face, steps=session.config.mix.source_steps)
+    # Those of the photo do not belong to the person: brows would grow together where their bridge was.
+    frames = see_glasses(crop, session)
+    covered = None
+    if frames is not None:
+        covered = torch.from_numpy(resize_map(frames, CROP_SIZE))[None, None].to(session.device)
+    pivot: Pivot = session.inverter.first(
+        image, face=face, covered=covered, steps=session.config.mix.source_steps
+    )
     code = torch.from_numpy(pivot.latent)[None].to(session.device)
     with torch.no_grad():
         embedding = session.identity.embed_aligned(image)

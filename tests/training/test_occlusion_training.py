@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from vidswap.cli.train import train_group
 from vidswap.errors import WeightsError
+from vidswap.glasses import places_of_bridge
 from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
 from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
@@ -29,7 +30,6 @@ from vidswap.training.occlusion import (
 )
 from vidswap.training.occlusion_scenes import bare_browed, random_setting
 from vidswap.training.pictures import Pictures, load_pictures
-from vidswap.witnesses import places_of_bridge
 
 CPU = torch.device("cpu")
 
