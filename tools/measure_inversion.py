@@ -64,27 +64,27 @@ def measure(session: Session, crops: list[AlignedCrop], steps: int) -> tuple[np.
     rows, codes, pairs = [], [], []
     for crop in crops:
         image = to_tensor(crop.image, session.device)
-        work, occluded = as_seen(session, crop)
-        seen = seen_maps(work, occluded, session.device)
+        work = as_seen(session, crop)
+        seen = seen_maps(work, session.device)
         pivot = session.inverter.first(image, **seen, steps=steps)
         code = torch.from_numpy(pivot.latent)[None].to(session.device)
-        row, made = judge(session, session.generator, image, code, uncovered(work, occluded, session.device))
+        row, made = judge(session, session.generator, image, code, uncovered(work, session.device))
         rows.append(row)
         codes.append(code)
         pairs.append((crop.image, made))
     return np.array(rows), codes, pairs
 
 
-def as_seen(session: Session, crop: AlignedCrop) -> tuple[FaceWork, np.ndarray | None]:
-    """A crop as a run works on it, and what it finds in front of it."""
+def as_seen(session: Session, crop: AlignedCrop) -> FaceWork:
+    """A crop as a run works on it, with what it finds in front of it."""
     small = resize_map(crop.image, SMALL_SIZE)
     face = FaceWork(None, crop.quad_xy, None, crop=crop, small=small, visible=visible_face(crop, 128))
-    return face, with_occluders(face, session).occluded
+    return with_occluders(face, session)
 
 
 def bare_face(session: Session, crop: AlignedCrop) -> torch.Tensor:
     """Where a crop shows the face itself, ``[1, 1, 128, 128]``, as a run sees it."""
-    return uncovered(*as_seen(session, crop), session.device)
+    return uncovered(as_seen(session, crop), session.device)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def tuned_for(
         work = CropFaces(session.config.composite)(find(frame))
         for face in work.faces:
             image = to_tensor(face.crop.image, session.device)
-            seen = seen_maps(face, with_occluders(face, session).occluded, session.device)
+            seen = seen_maps(with_occluders(face, session), session.device)
             pivot = session.inverter.first(image, **seen)
             images.append(image)
             codes.append(torch.from_numpy(pivot.latent)[None].to(session.device))

@@ -33,7 +33,7 @@ from vidswap.models import TILES
 from vidswap.records import Face, Swap
 from vidswap.session import Session
 from vidswap.witnesses import CROP_SIZE, uncovered
-from vidswap.works import FaceWork, Work
+from vidswap.works import FaceWork, Work, of_shot
 
 _ROOM = 3
 """Tiles around the mask that are drawn as well."""
@@ -213,7 +213,7 @@ class SeatFaces:
         if whole_face:
             mesh = face.crop.mesh
             solid = solid * bare_forehead(*glances, solid, mesh)
-            bearded = wears_beard(self._beard_before(face, work.shot))
+            bearded = wears_beard(of_shot(self.beards, face.face.track_id, work.shot))
             head = own_head(glances[1], solid, mesh, face.occluded) if bearded else None
             image = carry_skin_on(image, solid, mesh, glance=glances[0], head=head)
         solid = self._steady_mask(solid, face, placement, before)
@@ -233,7 +233,7 @@ class SeatFaces:
         smooth = self.config.smooth
         if smooth.motion <= 0:
             return None
-        seen = uncovered(face, face.occluded, torch.device("cpu"))[0, 0].numpy()
+        seen = uncovered(face, torch.device("cpu"))[0, 0].numpy()
         placement, state = follow(
             image, None if drawn is None else drawn.mesh[:, :2] / image.shape[0],
             face.small, face.crop.mesh[:, :2], seen, before,
@@ -277,11 +277,6 @@ class SeatFaces:
         self.motion[face.face.track_id] = shot, replace(state, mask=small), index
         return solid
 
-    def _beard_before(self, face: FaceWork, shot: int) -> float | None:
-        """Share of the chin that was hair in the frame before; None at a cut."""
-        last = self.beards.get(face.face.track_id)
-        return last[1] if last and last[0] == shot else None
-
     def _beard(self, face: FaceWork, shot: int, glances: tuple[Glance, Glance]) -> np.ndarray | None:
         """Where the target's beard hangs over the mask ``[128, 128]``; a glance of the new face's picture may
         be from before it was mended."""
@@ -289,7 +284,7 @@ class SeatFaces:
         drawn = glances[0] if glances[0].shows(image) else image
         beyond, share = beard_beyond(
             drawn, glances[1], face.solid, crop.mesh,
-            occluded=face.occluded, share=self._beard_before(face, shot),
+            occluded=face.occluded, share=of_shot(self.beards, track, shot),
         )  # fmt: skip
         self.beards[track] = shot, share
         return beyond

@@ -44,7 +44,7 @@ from vidswap.witnesses import (
     visible_mask,
     with_occluders,
 )
-from vidswap.works import SMALL_SIZE, FaceWork, Work
+from vidswap.works import SMALL_SIZE, FaceWork, Work, of_shot
 
 _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
@@ -303,13 +303,11 @@ class InvertFaces:
         made = []
         device = self.session.device
         for face in work.faces:
-            shot, state = self.states.get(face.face.track_id, (work.shot, None))
             image = to_tensor(face.crop.image, device)
             if face.occluded is None:
                 face = with_occluders(face, self.session)
             pivot, state = self.session.inverter.step(
-                image, state if shot == work.shot else None,
-                **seen_maps(face, face.occluded, device),
+                image, of_shot(self.states, face.face.track_id, work.shot), **seen_maps(face, device)
             )
             self.states[face.face.track_id] = (work.shot, state)
             made.append(replace(face, pivot=pivot))
@@ -341,7 +339,6 @@ class PasteFaces:
         options, smooth = self.config.composite, self.config.smooth
         crop, swap = face.crop, face.swap
         mask = visible_mask(face, self.config, work.shot, self.occluders)
-        shot, state = self.colors.get(face.face.track_id, (work.shot, None))
         matcher = ColorMatcher(options.color, smooth.color)
         # Colour is measured where both pictures show skin; a beard is pasted over as well.
         pasted, skin = mask, mask
@@ -349,7 +346,7 @@ class PasteFaces:
             pasted = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
             skin = above_beard(mask, crop.mesh)
         image, state = matcher(
-            swap.image, crop.image, skin, state if shot == work.shot else None,
+            swap.image, crop.image, skin, of_shot(self.colors, face.face.track_id, work.shot),
             shown=None if whole else pasted,
         )  # fmt: skip
         self.colors[face.face.track_id] = (work.shot, state)
@@ -366,10 +363,9 @@ class PasteFaces:
         share, track = self.config.composite.closed_eyes, face.face.track_id
         if share <= 0:
             return image
-        before_shot, before = self.lids.get(track, (shot, None))
         drawn = None if face.drawn is None else face.drawn.mesh / face.swap.image.shape[0]
         image, now = lend_lids(
-            image, drawn, face.crop.image, face.crop.mesh, before if before_shot == shot else None,
+            image, drawn, face.crop.image, face.crop.mesh, of_shot(self.lids, track, shot),
             share=share, occluded=face.occluded,
         )  # fmt: skip
         self.lids[track] = shot, now

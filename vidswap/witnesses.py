@@ -31,7 +31,7 @@ from vidswap.identities import to_image, to_tensor
 from vidswap.inversion import Maps
 from vidswap.records import AlignedCrop
 from vidswap.session import Session
-from vidswap.works import FaceWork, Work
+from vidswap.works import FaceWork, Work, of_shot
 
 CROP_SIZE = 512
 SEEN_SIZE = 128
@@ -60,11 +60,16 @@ def from_bytes(kept: np.ndarray) -> np.ndarray:
     return kept.astype(np.float32) / np.float32(255)
 
 
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] as they come back once they were kept."""
+    return from_bytes(in_bytes(values))
+
+
 def with_occluders(face: FaceWork, session: Session) -> FaceWork:
     """The face with what the networks see in front of it; they need its crop alone."""
     frames = see_glasses(face.crop, session)
     if frames is not None:
-        frames = from_bytes(in_bytes(frames))
+        frames = rounded(frames)
     return replace(face, occluded=_joined(see_things(face, session), frames), glasses=frames)
 
 
@@ -74,13 +79,13 @@ def _joined(seen: np.ndarray | None, frames: np.ndarray | None) -> np.ndarray | 
 
 @torch.no_grad()
 def see_things(face: FaceWork, session: Session) -> np.ndarray | None:
-    """What the occlusion network sees."""
+    """Map ``[192, 192]`` of what the occlusion network sees in front of the face; None without it."""
     if session.occlusion_net is None:
         return None
     seen = session.occlusion_net.occluded(to_tensor(face.small, session.device))
     # A guess must not leave a ghost of the old face in the new one, nor a veil over a hand.
     sure = smoothstep((seen[0, 0].cpu().numpy() - _GUESS) / (1 - 2 * _GUESS))
-    return from_bytes(in_bytes(without_islands(sure, face.visible)))
+    return rounded(without_islands(sure, face.visible))
 
 
 @torch.no_grad()
@@ -88,7 +93,7 @@ def redraw_target(face: FaceWork, session: Session) -> np.ndarray:
     """The target ``[s, s, 3]`` as its pivot gives it, small."""
     code = torch.from_numpy(face.pivot.latent)[None].to(session.device)
     drawn = session.generator.synthesize(code, size=session.config.inversion.fast_size)
-    return from_bytes(in_bytes(to_image(drawn)))
+    return rounded(to_image(drawn))
 
 
 def asks_redrawn(face: FaceWork, session: Session) -> bool:
@@ -155,13 +160,13 @@ def draw_mask(
     )
 
 
-def uncovered(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> torch.Tensor:
+def uncovered(face: FaceWork, device: torch.device) -> torch.Tensor:
     """Where the face itself is seen, ``[1, 1, 128, 128]``."""
-    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), _covered(occluded, device)
+    visible, covers = torch.from_numpy(face.visible)[None, None].to(device), _covered(face, device)
     return visible if covers is None else visible * (1 - covers)
 
 
-def seen_maps(face: FaceWork, occluded: np.ndarray | None, device: torch.device) -> Maps:
+def seen_maps(face: FaceWork, device: torch.device) -> Maps:
     """What an inversion is told of a face, as arguments of :meth:`vidswap.inversion.Inverter.step`, maps
     ``[1, 1, 128, 128]``: a hand must not be explained by the pivot."""
     counts = face.visible
@@ -171,14 +176,14 @@ def seen_maps(face: FaceWork, occluded: np.ndarray | None, device: torch.device)
             erode=-_PARTS_GROWN, feather=_PARTS_GROWN,
         )  # fmt: skip
         counts = counts * (1 + _PARTS * parts)
-    return {"face": torch.from_numpy(counts)[None, None].to(device), "covered": _covered(occluded, device)}
+    return {"face": torch.from_numpy(counts)[None, None].to(device), "covered": _covered(face, device)}
 
 
-def _covered(occluded: np.ndarray | None, device: torch.device) -> torch.Tensor | None:
-    """A map of occluders in the size that inversions look at, ``[1, 1, 128, 128]``."""
-    if occluded is None:
+def _covered(face: FaceWork, device: torch.device) -> torch.Tensor | None:
+    """What is in front of the face in the size that inversions look at, ``[1, 1, 128, 128]``."""
+    if face.occluded is None:
         return None
-    covers = torch.from_numpy(occluded)[None, None].to(device)
+    covers = torch.from_numpy(face.occluded)[None, None].to(device)
     return torch.nn.functional.interpolate(covers, (SEEN_SIZE, SEEN_SIZE), mode="area")
 
 
@@ -201,27 +206,25 @@ class WatchOccluders:
         if face.occluded is None or self.session.config.smooth.occlusion <= 0:
             return face
         track = face.face.track_id
-        before_shot, before = self.held.get(track, (shot, None))
-        held, now = hold_occlusion(
-            face.occluded, face.small, face.visible, before if before_shot == shot else None
-        )
+        before = of_shot(self.held, track, shot)
+        held, now = hold_occlusion(face.occluded, face.small, face.visible, before)
         self.held[track] = shot, now
         frames = self._frames(face, held, shot)
         # What is left of a background that touched the cheek is one. Pieces of a rim are not.
-        seen = from_bytes(in_bytes(without_islands(held, face.visible)))
+        seen = rounded(without_islands(held, face.visible))
         return replace(face, occluded=_joined(seen, frames), glasses=frames)
 
     def _frames(self, face: FaceWork, held: np.ndarray, shot: int) -> np.ndarray | None:
         """The frames of glasses; of a wearer what is held of them where the network sees none."""
         track, now = face.face.track_id, float(face.glasses is not None)
-        before_shot, worn = self.worn.get(track, (shot, now))
-        worn = worn + _WORN_RATE * (now - worn) if before_shot == shot else now
+        before = of_shot(self.worn, track, shot)
+        worn = now if before is None else before + _WORN_RATE * (now - before)
         self.worn[track] = shot, worn
         if face.glasses is not None or worn < 0.5:
             return face.glasses
         across = places_of_bridge(face.crop.mesh, len(held))
         kept = clear_lenses(in_one_piece(held, across), face.crop.mesh)
-        return from_bytes(in_bytes(kept)) if kept.any() else None
+        return rounded(kept) if kept.any() else None
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,8 +41,8 @@ class FaceWork:
     inversion: np.ndarray | None = None
     """``[s, s, 3]`` the target as the generator redraws it, small."""
     occluded: np.ndarray | None = None
-    """``[192, 192]`` what the occlusion network sees in front of the face, from the stage "see occluders" on
-    less what ``inversion`` explains; None without the network."""
+    """``[192, 192]`` what the networks see in front of the face, from the stage "see occluders" on
+    less what ``inversion`` explains; None without them."""
     glasses: np.ndarray | None = None
     """``[192, 192]`` what of ``occluded`` are frames of glasses; None where none are worn."""
     beyond: np.ndarray | None = None
@@ -62,3 +62,15 @@ class Work:
 
     def with_faces(self, faces: Iterable[FaceWork]) -> Work:
         return replace(self, faces=tuple(faces))
+
+
+State = TypeVar("State")
+
+
+def of_shot(memory: Mapping[int, tuple[int, State]], track: int, shot: int) -> State | None:
+    """What is remembered of a track; None where it was not seen in this shot.
+
+    :param memory: shot and state by track.
+    """
+    before = memory.get(track)
+    return before[1] if before is not None and before[0] == shot else None

@@ -15,16 +15,7 @@ from PIL import Image, ImageDraw
 
 from vidswap.landmarks import EYE_CORNERS, LEFT_EYE, RIGHT_EYE
 from vidswap.training.occluders import SIZE, Layer, Random, blur, draw_occluder, hair, noise
-from vidswap.training.occlusion_scenes import (
-    UNSURE,
-    Scene,
-    covered,
-    face_areas,
-    lit,
-    random_setting,
-    resized,
-    softened,
-)
+from vidswap.training.occlusion_scenes import Scene, covered, finished, lit, random_setting, softened
 from vidswap.training.pictures import Pictures
 
 _WEARS = 0.62
@@ -70,9 +61,7 @@ def draw_glasses_scene(pictures: Pictures, random: Random, *, size: int = SIZE) 
         layer = hair(worn, random) if strands else draw_occluder(worn, random)
         layer = softened(layer, random)
         image, truth = covered(image, layer, random), truth * (1 - layer.alpha)
-    inner, outer = face_areas(setting.mesh_xy)
-    weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, UNSURE)
-    return Scene(*(resized(part, size) for part in (image, truth, weight)))
+    return finished(image, truth, setting.mesh_xy, size)
 
 
 def wear_glasses(image: np.ndarray, mesh_xy: np.ndarray, random: Random) -> tuple[np.ndarray, np.ndarray]:
@@ -245,8 +234,7 @@ def _made_up(image: np.ndarray, mesh_xy: np.ndarray, random: Random) -> np.ndarr
 
 def bare_eyed(pictures: Pictures) -> Pictures:
     """The people without glasses, as far as a line over the bridge of the nose and under the eyes tells."""
-    kept = np.array([_lined(*one) < 1 for one in zip(pictures.images, pictures.meshes, strict=True)], bool)
-    return Pictures(pictures.images[kept], pictures.meshes[kept])
+    return pictures.that(lambda image, mesh: _lined(image, mesh) < 1)
 
 
 def _lined(image: np.ndarray, mesh: np.ndarray) -> float:

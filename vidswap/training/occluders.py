@@ -300,7 +300,6 @@ def hair(setting: Setting, random: Random) -> Layer:
     picture = setting.face if random.random() < 0.7 else setting.other
     base = picture[y, x] if random.random() < 0.75 else random.uniform(0.02, 0.9) * np.array([1, 0.8, 0.6])
     layer, cover = _canvas(3), _canvas(1)
-    draw, mark = ImageDraw.Draw(layer), ImageDraw.Draw(cover)
     root = top + [random.uniform(-wide, wide), random.uniform(-70, -10)]
     end = np.array([root[0] + random.normal(0, 70), root[1] + random.uniform(60, 260)])
     bow = random.normal(0, 45)
@@ -309,12 +308,9 @@ def hair(setting: Setting, random: Random) -> Layer:
     for _ in range(count):
         a, b = root + random.normal(0, loose, 2), end + random.normal(0, loose * random.uniform(0.5, 1.5), 2)
         middle = 0.5 * (a + b) + [bow + random.normal(0, loose * 0.6), random.normal(0, 12)]
-        path = ((1 - t) ** 2 * a + 2 * t * (1 - t) * middle + t**2 * b) * _FINE
-        points = [tuple(p) for p in path.tolist()]
-        tone = np.clip(base * random.lognormal(0, 0.25) + random.normal(0, 0.015, 3), 0, 1)
-        thick = max(1, round(width * _FINE * random.uniform(0.5, 1.6)))
-        draw.line(points, fill=tuple((tone * 255).astype(int).tolist()), width=thick)
-        mark.line(points, fill=255, width=thick)
+        path = (1 - t) ** 2 * a + 2 * t * (1 - t) * middle + t**2 * b
+        tone = base * random.lognormal(0, 0.25) + random.normal(0, 0.015, 3)
+        _strand(layer, cover, path, tone, width * random.uniform(0.5, 1.6))
     return _drawn(layer, cover, random, casts=random.uniform(0, 0.35))
 
 
@@ -340,19 +336,26 @@ def fringe(setting: Setting, random: Random) -> Layer:
     picture = setting.face if random.random() < 0.85 else setting.other
     base = picture[y, x] if random.random() < 0.8 else random.uniform(0.02, 0.8) * np.array([1, 0.8, 0.6])
     layer, cover = _canvas(3), _canvas(1)
-    draw, mark = ImageDraw.Draw(layer), ImageDraw.Draw(cover)
     width, uneven = random.uniform(0.8, 2.6), random.uniform(1, 14)
     u = np.linspace(0, 1, 10)[:, None]
     for strand in np.repeat(kept, int(random.integers(1, 5))):
         a, b = roots[strand] + random.normal(0, 2, 2), ends[strand] + random.normal(0, uneven, 2)
         middle = 0.5 * (a + b) + random.normal(0, 4, 2) + 0.15 * (b - a)[::-1] * [1, -1] * sweep
-        path = ((1 - u) ** 2 * a + 2 * u * (1 - u) * middle + u**2 * b) * _FINE
-        tone = np.clip(base * random.lognormal(0, 0.22) + random.normal(0, 0.012, 3), 0, 1)
-        thick = max(1, round(width * _FINE * random.uniform(0.5, 1.6)))
-        points = [tuple(p) for p in path.tolist()]
-        draw.line(points, fill=tuple((tone * 255).astype(int).tolist()), width=thick)
-        mark.line(points, fill=255, width=thick)
+        path = (1 - u) ** 2 * a + 2 * u * (1 - u) * middle + u**2 * b
+        tone = base * random.lognormal(0, 0.22) + random.normal(0, 0.012, 3)
+        _strand(layer, cover, path, tone, width * random.uniform(0.5, 1.6))
     return _drawn(layer, cover, random, casts=random.uniform(0, 0.4))
+
+
+def _strand(
+    layer: Image.Image, cover: Image.Image, path: np.ndarray, tone: np.ndarray, width: float
+) -> None:
+    """Draw a hair along ``path`` ``[n, 2]`` into a picture and into what it covers."""
+    points = [tuple(p) for p in (path * _FINE).tolist()]
+    thick = max(1, round(width * _FINE))
+    fill = tuple((np.clip(tone, 0, 1) * 255).astype(int).tolist())
+    ImageDraw.Draw(layer).line(points, fill=fill, width=thick)
+    ImageDraw.Draw(cover).line(points, fill=255, width=thick)
 
 
 def _canvas(channels: int) -> Image.Image:

@@ -35,7 +35,7 @@ _OTHER_COLOR, _HAIRY = 0.45, 0.06
 have."""
 _STRANDS, _LEAST_FINE = 2.5, 0.004
 """Fine structure of a bare forehead over that of the cheeks, which have this much at least."""
-UNSURE = 0.25
+_UNSURE = 0.25
 """Weight of what nobody labelled: the generator's own hair over the forehead, ears and jaw line."""
 
 
@@ -100,10 +100,18 @@ def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene
             layer = softened(draw_occluder(setting, random), random)
             image = covered(image, layer, random)
             truth = 1 - (1 - truth) * (1 - layer.alpha)
-    inner, outer = face_areas(setting.mesh_xy)
+    return finished(image, truth, setting.mesh_xy, size)
+
+
+def finished(image: np.ndarray, truth: np.ndarray, mesh_xy: np.ndarray, size: int) -> Scene:
+    """A scene of this size, with how much its pixels count.
+
+    :param image: ``[256, 256, 3]``; ``truth`` ``[256, 256]``; ``mesh_xy`` ``[468, 2]`` pixels.
+    """
+    inner, outer = face_areas(mesh_xy)
     # Where the mesh does not reach, what is not covered may still be hair.
-    weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, UNSURE)
-    return Scene(*(resized(part, size) for part in (image, truth, weight)))
+    weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, _UNSURE)
+    return Scene(*(_resized(part, size) for part in (image, truth, weight)))
 
 
 def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,11 +122,11 @@ def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     level = ((mesh_xy[10] - oval) @ up) / height**2
     lift = np.clip(1 - level / 0.36, 0, 1) ** 0.7
     lifted = oval + _FOREHEAD * lift[:, None] * up
-    inner = polygon(oval)
-    return inner, np.clip(4 * blur(np.maximum(polygon(lifted), inner), 4.0), 0, 1)
+    inner = _polygon(oval)
+    return inner, np.clip(4 * blur(np.maximum(_polygon(lifted), inner), 4.0), 0, 1)
 
 
-def polygon(points: np.ndarray) -> np.ndarray:
+def _polygon(points: np.ndarray) -> np.ndarray:
     picture = Image.new("L", (SIZE, SIZE))
     ImageDraw.Draw(picture).polygon([tuple(p) for p in points.tolist()], fill=255)
     return np.asarray(picture, np.float32) / 255
@@ -130,8 +138,7 @@ def bare_browed(pictures: Pictures) -> Pictures:
     Nobody labelled the generator's own fringes: trained on them as faces, a network takes every fringe for a
     face.
     """
-    kept = [_bare_forehead(*one) for one in zip(pictures.images, pictures.meshes, strict=True)]
-    return Pictures(pictures.images[np.array(kept, bool)], pictures.meshes[np.array(kept, bool)])
+    return pictures.that(_bare_forehead)
 
 
 def _bare_forehead(image: np.ndarray, mesh: np.ndarray) -> bool:
@@ -142,7 +149,7 @@ def _bare_forehead(image: np.ndarray, mesh: np.ndarray) -> bool:
     y, x = np.mgrid[:SIZE, :SIZE]
     at = np.stack([x, y], -1)
     lowest = points[list(_BROW_TOPS)].mean(0) + _OVER_BROWS * up
-    forehead = (polygon(points[list(FACE_OVAL)]) > 0.5) & ((at - lowest) @ up > 0)
+    forehead = (_polygon(points[list(FACE_OVAL)]) > 0.5) & ((at - lowest) @ up > 0)
     cheeks = np.zeros_like(forehead)
     for spot in _CHEEKS:
         cheeks |= np.hypot(*(at - points[spot]).transpose(2, 0, 1)) < _CHEEK_SIZE * height
@@ -157,6 +164,7 @@ def _bare_forehead(image: np.ndarray, mesh: np.ndarray) -> bool:
 
 
 def random_setting(pictures: Pictures, random: Random) -> Setting:
+    """Two of the pictures, the first of them to be covered."""
     one, two = (int(i) for i in random.integers(len(pictures), size=2))
     face, mesh = _moved(pictures.images[one], pictures.meshes[one], random)
     other, other_mesh = _moved(pictures.images[two], pictures.meshes[two], random)
@@ -194,7 +202,7 @@ def lit(setting: Setting, random: Random) -> np.ndarray:
     if random.random() < 0.2:
         image = image * (1 - _stubble(setting.mesh_xy, random))[..., None]
     if random.random() < 0.15:  # lips and lids of other colours
-        lips = blur(polygon(setting.mesh_xy[list(MOUTH)]), 1.5) * random.uniform(0.2, 0.6)
+        lips = blur(_polygon(setting.mesh_xy[list(MOUTH)]), 1.5) * random.uniform(0.2, 0.6)
         image = image + lips[..., None] * (random.uniform(0, 1, 3) * [1, 0.5, 0.6] - image) * 0.6
     return np.clip(image, 0, 1)
 
@@ -211,16 +219,16 @@ def _shadow(random: Random) -> np.ndarray:
 
 
 def _bare_skin(mesh_xy: np.ndarray) -> np.ndarray:
-    bare = polygon(mesh_xy[list(FACE_OVAL)])
+    bare = _polygon(mesh_xy[list(FACE_OVAL)])
     for outline in (LEFT_EYE, RIGHT_EYE, MOUTH):
-        bare = np.minimum(bare, 1 - polygon(mesh_xy[list(outline)]))
+        bare = np.minimum(bare, 1 - _polygon(mesh_xy[list(outline)]))
     return blur(bare, 2.0)
 
 
 def _stubble(mesh_xy: np.ndarray, random: Random) -> np.ndarray:
     """Darkness of a beard, moustache or many freckles."""
-    lower = polygon(mesh_xy[[234, 50, 2, 280, 454, 365, 152, 136]])
-    lips = polygon(mesh_xy[list(MOUTH)])
+    lower = _polygon(mesh_xy[[234, 50, 2, 280, 454, 365, 152, 136]])
+    lips = _polygon(mesh_xy[list(MOUTH)])
     area = blur(np.clip(lower - lips, 0, 1), random.uniform(3, 10))
     grain = np.clip(0.6 + random.uniform(0.1, 0.4) * blur(noise(random, 1.3), random.uniform(0.3, 1.5)), 0, 1)
     return area * grain * random.uniform(0.15, 0.75)
@@ -263,7 +271,7 @@ def covered(image: np.ndarray, layer: Layer, random: Random) -> np.ndarray:
     return image + layer.alpha[..., None] * (layer.color - image)
 
 
-def resized(values: np.ndarray, size: int) -> np.ndarray:
+def _resized(values: np.ndarray, size: int) -> np.ndarray:
     if size == SIZE:
         return np.ascontiguousarray(values, np.float32)
     tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(values), np.float32)).permute(2, 0, 1)

@@ -37,6 +37,11 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    def that(self, suits: Callable[[np.ndarray, np.ndarray], bool]) -> Pictures:
+        """Those whose picture ``[256, 256, 3]`` and mesh ``[468, 2]`` suit."""
+        kept = np.array([suits(*one) for one in zip(self.images, self.meshes, strict=True)], bool)
+        return Pictures(self.images[kept], self.meshes[kept])
+
 
 def load_pictures(folder: Path, *, seed: int, count: int) -> Pictures:
     """The first ``count`` pictures of a seed that are on disk, fewer when they are not all there."""
