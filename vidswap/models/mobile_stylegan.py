@@ -104,10 +104,11 @@ class _Convolution(nn.Module):
         else:
             x = _channel_scale(x, style)
         x = functional.conv2d(x, kernel, padding=1, groups=x.shape[1])
-        # In channels-last memory a dense 1x1 convolution is one matrix product, without any copy. (What is
-        # changed in place is not a view: autograd would copy all of it.)
+        # In channels-last memory a dense 1x1 convolution is one matrix product, without any copy. With a
+        # bias its result is a view: changed in place, autograd would copy all of it several times.
         x = functional.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias)
-        return functional.leaky_relu_(x.add_(noise[:, :, None]), 0.2).permute(0, 3, 1, 2)
+        x = x + noise[:, :, None] if torch.is_grad_enabled() else x.add_(noise[:, :, None])
+        return functional.leaky_relu_(x, 0.2).permute(0, 3, 1, 2)
 
 
 class MobileStyleGAN(nn.Module):
@@ -276,7 +277,7 @@ class MobileStyleGAN(nn.Module):
                     f"size: expected {RESOLUTION}, {RESOLUTION // 2} or one of {list(self.heads)}, got {size}"
                 )
             features = self.features(w_plus, _HEAD_STAGE[size] + 1)
-            return self.heads[str(size)](features.float(), self.rest_modulations(w_plus, size))
+            return self.heads[str(size)](features, self.rest_modulations(w_plus, size))
         if torch.is_grad_enabled():
             return self._whole(w_plus, size, window)
         with _ONE_PICTURE:

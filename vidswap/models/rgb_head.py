@@ -43,14 +43,24 @@ class RgbHead(nn.Module):
         codes = self.squeeze((modulations - self.center) / self.spread)
         codes = self.style(functional.leaky_relu(codes, 0.2))
         gain, shift, gain2, shift2, color = codes.split([hidden] * 4 + [12], dim=1)
-        x = self.reduce(features) * (1 + gain[:, :, None, None]) + shift[:, :, None, None]
+        x, direct = self._entered(features)
+        x = x * (1 + gain[:, :, None, None]) + shift[:, :, None, None]
         x = functional.leaky_relu(x, 0.2)
         x = x + functional.leaky_relu(self.mix(x), 0.2)
         x = x * (1 + gain2[:, :, None, None]) + shift2[:, :, None, None]
         x = x + functional.leaky_relu(self.mix2(x), 0.2)
-        rgb = self.out(x) + self.skip(features)
+        rgb = self.out(x) + direct
         matrix = torch.eye(3, device=rgb.device, dtype=rgb.dtype) + color[:, :9].reshape(-1, 3, 3)
         return torch.einsum("bij,bjhw->bihw", matrix, rgb) + color[:, 9:, None, None]
+
+    def _entered(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``reduce`` and ``skip`` say of features, float32, by one matrix product in their precision."""
+        layers = self.reduce, self.skip
+        weight = torch.cat([layer.weight[:, :, 0, 0] for layer in layers]).to(features.dtype)
+        bias = torch.cat([layer.get_parameter("bias") for layer in layers])
+        found = functional.linear(features.permute(0, 2, 3, 1), weight).float() + bias
+        hidden, direct = found.permute(0, 3, 1, 2).split([self.reduce.out_channels, 3], dim=1)
+        return hidden, direct
 
 
 def area_downsample(images: Tensor, size: int) -> Tensor:
