@@ -10,7 +10,7 @@ import torch
 from vidswap import weights
 from vidswap.mixing import refine_source
 from vidswap.mixing.mixers import LayerMixer
-from vidswap.mixing.refine import _EYE_BAND, _brightness, _seen
+from vidswap.mixing.refine import _EYE_BAND, _colours, _seen
 from vidswap.models import load_generator
 from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
 from vidswap.models.identity import DlibIdentity
@@ -83,10 +83,10 @@ def test_the_kept_shape_is_eighteen_numbers_that_ignore_a_shift() -> None:
 
 
 class _BrightEyes:
-    """Sees nothing of a face but how bright the band of its eyes is."""
+    """Sees nothing of a face but how bright the band of its eyes is, in every colour."""
 
     def embed_aligned(self, images: torch.Tensor) -> torch.Tensor:
-        return 2 * _brightness(area_downsample(images, 128), _EYE_BAND).flatten(1).mean(1, keepdim=True)
+        return 2 * _colours(area_downsample(images, 128), _EYE_BAND).flatten(1).mean(1, keepdim=True)
 
 
 def test_eyes_may_not_begin_to_glow(networks, pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_eyes_may_not_begin_to_glow(networks, pair, monkeypatch: pytest.MonkeyPa
 
     @torch.no_grad()
     def beyond(code: torch.Tensor) -> float:
-        eyes = _brightness(generator.synthesize(mixer(code, targets[0]), size=128), _EYE_BAND)
+        eyes = _colours(generator.synthesize(mixer(code, targets[0]), size=128), _EYE_BAND)
         return float((eyes - allowed).clamp_min(0).mean())
 
     asked = (generator, _BrightEyes(), mixer, source, torch.full((1, 1), 4.0), targets)

@@ -22,15 +22,18 @@ from vidswap.compositing.paste import solve_laplace
 from vidswap.landmarks import EYE_CORNERS, LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, eye_aspect
 from vidswap.records import FloatArray
 
-_SHUT, _OPEN = 0.54, 0.68
-"""Opening of an eye over its own when open, up to which the lids are lent in full, and from which not at all.
-Closed eyes measured up to 0.4, winking ones 0.45 to 0.58, those that look at the floor 0.6 to 0.7."""
+_SHUT, _OPEN = 0.58, 0.74
+"""Opening of an eye over its own when open, below which lids begin to be lent, and from which they no longer
+are: lent in part for long, two pairs of eyes would shine through each other. Closed eyes measured up to 0.4,
+winking ones 0.45 to 0.58, those that look at the floor 0.6 to 0.73."""
+_ALIKE, _APART = 0.12, 0.3
+"""Difference of the two openings up to which both eyes count as one pair, and from which each is for itself."""
 _USUAL, _NARROW, _WIDE = 0.3, 0.2, 0.4
 """Opening over width of an open eye: at first, at least and at most."""
 _RISE, _FALL = 0.2, 0.01
 """Shares a frame by which it is learnt from wider and from narrower eyes."""
 _FOLLOW = 0.6
-"""Share by which lids follow in a frame: eyes that hover between the two must not flutter."""
+"""Share by which lids come and go in a frame."""
 _FRAMES = 6.0
 """Time constant of where the drawn eye lies beside the target's, in frames."""
 _BESIDE, _ABOVE, _BELOW = 0.3, 0.28, 0.3
@@ -125,8 +128,14 @@ def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: Flo
     # Closed eyes say nothing of how wide they open.
     rate = np.where(now > wide, _RISE, np.where(now > _OPEN * wide, _FALL, 0.0))
     wide = np.clip(wide + rate * (now - wide), _NARROW, _WIDE)
-    here = smoothstep((_OPEN - now / wide) / (_OPEN - _SHUT)).astype(np.float64)
-    closed = here if closed is None else closed + _FOLLOW * (here - closed)
+    opening = now / wide
+    pair = float(smoothstep((_APART - np.ptp(opening)) / (_APART - _ALIKE)))
+    opening = opening + pair * (opening.mean() - opening)
+    if closed is None:
+        closed = (opening < _SHUT).astype(np.float64)
+    else:
+        here = opening < np.where(closed > 0.5, _OPEN, _SHUT)
+        closed = closed + _FOLLOW * (here - closed)
     if drawn_xy is not None:
         drawn, target = (np.asarray(one, np.float64)[_CORNERS, :2] for one in (drawn_xy, target_xy))
         offset = offset + (drawn - target - offset) / min(frames + 1, _FRAMES)

@@ -24,9 +24,11 @@ _EYE_BAND = ((0.455, 0.515), (0.28, 0.72))
 """Rows and columns of an aligned crop, without the brows."""
 _CHEEKS = ((0.54, 0.66), (0.3, 0.7))
 _EYES_WEIGHT = 8.0
-_BRIGHTER, _ABOVE_SKIN = 0.08, 0.2
-"""By how much eyes may become brighter, of 2, and how much brighter than skin they may be anyway. Bright eyes
-in a dark face are part of whom the network sees; on a lighter face they would glow."""
+_BRIGHTER, _ABOVE_SKIN = 0.08, -0.15
+"""By how much eyes may become brighter in each colour, of 2, and how they may lie to the skin's colour anyway.
+Bright eyes in a dark face are part of whom the network sees, and of a source with narrow eyes it sees little
+else than that they are not dark. Bound by their mean alone they glowed green; not let be brighter at all,
+they sank into shadows."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def refine_source(
         distances.append(float(away.detach()))
         loss = (away - near).clamp_min(0).square() + keep * functional.l1_loss(_blocks(image), blocks)
         loss = loss + hold * ((code - source) / scale).square().mean()
-        loss = loss + _EYES_WEIGHT * (_brightness(image, _EYE_BAND) - eyes).clamp_min(0).mean()
+        loss = loss + _EYES_WEIGHT * (_colours(image, _EYE_BAND) - eyes).clamp_min(0).mean()
         if shape is not None and asked is not None:
             loss = loss + shape_weight * functional.smooth_l1_loss(shape(image), asked, beta=0.02)
         optimizer.zero_grad(set_to_none=True)
@@ -108,12 +110,12 @@ def _seen(
     target: Tensor,
     shape: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes may be, and the
-    shape of the target."""
+    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes may be in each
+    colour, and the shape of the target."""
     mixed = generator.synthesize(mixer(source, target), size=128)
     asked = None if shape is None else shape(generator.synthesize(target, size=128))
-    skin = _brightness(mixed, _CHEEKS).mean()
-    eyes = torch.maximum(_brightness(mixed, _EYE_BAND) + _BRIGHTER, skin + _ABOVE_SKIN)
+    skin = _colours(mixed, _CHEEKS).mean((2, 3), keepdim=True)
+    eyes = torch.maximum(_colours(mixed, _EYE_BAND) + _BRIGHTER, skin + _ABOVE_SKIN)
     return _blocks(mixed), eyes, asked
 
 
@@ -121,7 +123,7 @@ def _blocks(image: Tensor) -> Tensor:
     return functional.avg_pool2d(image, image.shape[-1] // 16)
 
 
-def _brightness(image: Tensor, part: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
-    """Of rows and columns of a picture, ``[1, 1, h, w]`` at 128 px."""
+def _colours(image: Tensor, part: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
+    """Rows and columns of a picture, ``[1, 3, h, w]`` at 128 px."""
     rows, columns = (slice(*(round(edge * 128) for edge in span)) for span in part)
-    return area_downsample(image, 128)[..., rows, columns].mean(1, keepdim=True)
+    return area_downsample(image, 128)[..., rows, columns]
