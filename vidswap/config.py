@@ -137,6 +137,8 @@ class CompositeConfig:
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
+    eye_depth: float = 0.8
+    """Share of the footage's dark that pupils and lashes get where they are drawn paler. 0 leaves them."""
     closed_eyes: float = 1.0
     """Share of the target's own lids where its eyes are closed: blinks, winks, a lowered gaze. 0 leaves them
     as the generator draws them."""

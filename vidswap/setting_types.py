@@ -55,6 +55,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "composite.erode": (-1024, 1024),
     "composite.feather": (0, 1024),
     "composite.closed_eyes": (0, 1),
+    "composite.eye_depth": (0, 1),
     "runs.chunk_frames": (1, 100_000),
     "runs.cache_gb": (0, math.inf),
 }

@@ -20,6 +20,7 @@ from vidswap.compositing import (
     LidState,
     above_beard,
     composite,
+    deepen_eyes,
     lend_lids,
     match_detail,
 )
@@ -322,6 +323,7 @@ class PasteFaces:
     colors: dict[int, tuple[int, ColorState | None]] = field(default_factory=dict)
     occluders: dict[int, Occlusion] = field(default_factory=dict)
     lids: dict[int, tuple[int, LidState]] = field(default_factory=dict)
+    depths: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     """Shot, and what is remembered of the eyes, a track."""
 
     def __call__(self, work: Work) -> tuple[Frame, int]:
@@ -355,19 +357,24 @@ class PasteFaces:
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
             )  # fmt: skip
-        return replace(swap, image=self._with_lids(image, face, work.shot), mask=pasted)
+        return replace(swap, image=self._with_eyes(image, face, work.shot), mask=pasted)
 
-    def _with_lids(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
-        """The new face with the target's own lids where they are closed. Last: they have the footage's light,
-        sharpness and grain already."""
-        share, track = self.config.composite.closed_eyes, face.face.track_id
-        if share <= 0:
+    def _with_eyes(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
+        """The new face with eyes as dark as the target's, and its own lids where they are closed. Last: they
+        have the footage's light, sharpness and grain already."""
+        options, track = self.config.composite, face.face.track_id
+        if options.eye_depth <= 0 and options.closed_eyes <= 0:
             return image
         drawn = None if face.drawn is None else face.drawn.mesh / face.swap.image.shape[0]
-        image, now = lend_lids(
-            image, drawn, face.crop.image, face.crop.mesh, of_shot(self.lids, track, shot),
-            share=share, occluded=face.occluded,
+        lids = of_shot(self.lids, track, shot)
+        seen = drawn, face.crop.image, face.crop.mesh, lids
+        image, depth = deepen_eyes(
+            image, *seen, of_shot(self.depths, track, shot),
+            share=options.eye_depth, occluded=face.occluded,
         )  # fmt: skip
+        if depth is not None:
+            self.depths[track] = shot, depth
+        image, now = lend_lids(image, *seen, share=options.closed_eyes, occluded=face.occluded)
         self.lids[track] = shot, now
         return image
 

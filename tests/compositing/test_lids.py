@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vidswap.compositing import LidState, lend_lids
-from vidswap.landmarks import EYE_CORNERS, LEFT_EYE, RIGHT_EYE
+from vidswap.landmarks import EYE_CORNERS, LEFT_EYE, RIGHT_EYE, eye_aspect
 
 SHIFT = np.array([0.012, -0.008])
 
@@ -105,6 +105,33 @@ def test_what_counts_as_closed_is_learnt_from_open_eyes_alone(skin, mesh, drawn)
     for _ in range(20):
         _, state = lend_lids(skin, drawn, skin, squeezed(mesh, (LEFT_EYE, RIGHT_EYE), 0.1), state)
     np.testing.assert_array_equal(state.wide, learnt)
+
+
+def lent(mesh, drawn, skin, openings) -> list[list[bool]]:
+    """Whether either eye is lent more than half, for openings of both in turn."""
+    _, state = lend_lids(skin, drawn, skin, mesh)
+    for _ in range(20):
+        _, state = lend_lids(skin, drawn, skin, mesh, state)
+    own, found = state.wide / eye_aspect(mesh), []
+    for left, right in openings:
+        seen = squeezed(squeezed(mesh, (LEFT_EYE,), left * own[0]), (RIGHT_EYE,), right * own[1])
+        for _ in range(4):
+            _, state = lend_lids(skin, drawn, skin, seen, state)
+        found.append((state.closed > 0.5).tolist())
+        assert (np.minimum(state.closed, 1 - state.closed) < 0.05).all()  # never by halves for long
+    return found
+
+
+def test_lids_that_hover_stay_as_they_are(skin, mesh, drawn) -> None:
+    both = [(share, share) for share in (0.66, 0.5, 0.66, 0.72, 0.8, 0.72, 0.66)]
+    found = lent(mesh, drawn, skin, both)
+    assert [all(each) for each in found] == [any(each) for each in found]
+    assert [any(each) for each in found] == [False, True, True, True, False, False, False]
+
+
+def test_lowered_lids_go_as_a_pair_and_a_wink_alone(skin, mesh, drawn) -> None:
+    found = lent(mesh, drawn, skin, [(1.0, 1.0), (0.52, 0.62), (1.0, 1.0), (0.45, 0.95), (0.95, 0.45)])
+    assert found == [[False, False], [True, True], [False, False], [True, False], [False, True]]
 
 
 def test_an_eye_beyond_the_picture_is_left_alone(skin, mesh, drawn) -> None:

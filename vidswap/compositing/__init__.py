@@ -6,6 +6,7 @@ from vidswap.compositing.background import carry_skin_on
 from vidswap.compositing.beard import above_beard, beard_beyond, own_head, wears_beard
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
+from vidswap.compositing.eyes import deepen_eyes
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead, own_fringe
 from vidswap.compositing.lids import LidState, lend_lids
@@ -40,6 +41,7 @@ __all__ = [
     "carry_skin_on",
     "combine",
     "composite",
+    "deepen_eyes",
     "doubt",
     "face_mask",
     "face_outline",

@@ -23,15 +23,15 @@ from vidswap.landmarks import EYE_CORNERS, LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGH
 from vidswap.records import FloatArray
 
 _SHUT, _OPEN = 0.58, 0.74
-"""Opening of an eye over its own when open, below which lids begin to be lent, and from which they no longer
-are: lent in part for long, two pairs of eyes would shine through each other. Closed eyes measured up to 0.4,
-winking ones 0.45 to 0.58, those that look at the floor 0.6 to 0.73."""
+"""Opening of an eye over its own when open, below which lids begin to be lent, and from which they no
+longer are: lent in part for long, two pairs of eyes would shine through each other. Closed eyes measured up
+to 0.4, winking ones 0.45 to 0.58, those that look at the floor 0.6 to 0.73."""
 _ALIKE, _APART = 0.12, 0.3
-"""Difference of the two openings up to which both eyes count as one pair, and from which each is for itself."""
+"""Difference of the two openings up to which both eyes are one pair, and from which each is for itself."""
 _USUAL, _NARROW, _WIDE = 0.3, 0.2, 0.4
 """Opening over width of an open eye: at first, at least and at most."""
-_RISE, _FALL = 0.2, 0.01
-"""Shares a frame by which it is learnt from wider and from narrower eyes."""
+_RISE, _FALL, _TELLING = 0.2, 0.01, 0.68
+"""Shares a frame by which it is learnt from wider and narrower eyes, and opening from which they tell it."""
 _FOLLOW = 0.6
 """Share by which lids come and go in a frame."""
 _FRAMES = 6.0
@@ -71,8 +71,8 @@ class LidState:
 
 
 @dataclass(frozen=True)
-class _Patch:
-    """The ellipse of an eye's lids, in a picture ``[S, S]``."""
+class EyePatch:
+    """The ellipse around an eye and its lids, in a picture ``[S, S]``."""
 
     rows: slice
     columns: slice
@@ -111,7 +111,7 @@ def lend_lids(
     for eye, closed in enumerate(share * state.closed):
         if closed < _LEAST:
             continue
-        patch = _patch(eye, image.shape[0], drawn_xy, target_xy, state.offset[eye])
+        patch = eye_patch(eye, image.shape[0], drawn_xy, target_xy, state.offset[eye])
         if patch is None:
             continue
         if out is image:
@@ -126,7 +126,7 @@ def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: Flo
         wide, offset, frames, closed = before.wide, before.offset, before.frames, before.closed
     now = eye_aspect(target_xy)
     # Closed eyes say nothing of how wide they open.
-    rate = np.where(now > wide, _RISE, np.where(now > _OPEN * wide, _FALL, 0.0))
+    rate = np.where(now > wide, _RISE, np.where(now > _TELLING * wide, _FALL, 0.0))
     wide = np.clip(wide + rate * (now - wide), _NARROW, _WIDE)
     opening = now / wide
     pair = float(smoothstep((_APART - np.ptp(opening)) / (_APART - _ALIKE)))
@@ -143,9 +143,9 @@ def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: Flo
     return LidState(wide, offset, frames, closed)
 
 
-def _patch(
+def eye_patch(
     eye: int, size: int, drawn_xy: FloatArray | None, target_xy: FloatArray, offset: NDArray[np.float64]
-) -> _Patch | None:
+) -> EyePatch | None:
     """Where the lids of an eye belong; None outside of the picture."""
     points = np.asarray(target_xy, np.float64)[:, :2]
     corners = points[_CORNERS[eye]]
@@ -175,7 +175,7 @@ def _patch(
     at = np.stack(np.meshgrid(x, y), -1)
     distance = np.linalg.norm((at - centre) @ axes / radii, axis=-1)
     places = (at - shift) @ np.linalg.inv(turn).T
-    return _Patch(
+    return EyePatch(
         slice(lowest[1], highest[1]), slice(lowest[0], highest[0]),
         distance.astype(np.float32), places.astype(np.float32), float(radii.max()) * size,
     )  # fmt: skip
@@ -192,7 +192,7 @@ def _similarity(
 
 
 def _lend(
-    image: FloatArray, patch: _Patch, target: FloatArray, occluded: FloatArray | None, closed: float
+    image: FloatArray, patch: EyePatch, target: FloatArray, occluded: FloatArray | None, closed: float
 ) -> None:
     """Blend the target's lids into ``image``."""
     places = torch.from_numpy(patch.places)[None] * 2 - 1
@@ -209,7 +209,7 @@ def _lend(
     image[part] = torch.lerp(here, lent, weight)[0].permute(1, 2, 0).numpy()
 
 
-def _correction(apart: torch.Tensor, patch: _Patch) -> torch.Tensor:
+def _correction(apart: torch.Tensor, patch: EyePatch) -> torch.Tensor:
     """Smooth colours that take the lids to the drawn face along the rim, ``[1, 3, h, w]``.
 
     :param apart: the drawn face less the lids, alike.

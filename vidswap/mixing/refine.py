@@ -25,10 +25,10 @@ _EYE_BAND = ((0.455, 0.515), (0.28, 0.72))
 _CHEEKS = ((0.54, 0.66), (0.3, 0.7))
 _EYES_WEIGHT = 8.0
 _BRIGHTER, _ABOVE_SKIN = 0.08, -0.15
-"""By how much eyes may become brighter in each colour, of 2, and how they may lie to the skin's colour anyway.
-Bright eyes in a dark face are part of whom the network sees, and of a source with narrow eyes it sees little
-else than that they are not dark. Bound by their mean alone they glowed green; not let be brighter at all,
-they sank into shadows."""
+"""By how much eyes may become brighter in each colour, of 2, and how they may lie to the skin's colour
+anyway. Bright eyes in a dark face are part of whom the network sees, and of a source with narrow eyes it sees
+little else than that they are not dark. Bound by their mean alone they glowed green; not let be brighter at
+all, they sank into shadows."""
 
 
 @dataclass(frozen=True)
