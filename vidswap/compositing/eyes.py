@@ -113,7 +113,7 @@ def _light(picture: FloatArray) -> FloatArray:
 
 
 def _looked_up(picture: FloatArray, patch: EyePatch) -> FloatArray:
-    """What a picture of the target's crop shows at the places of a patch: ``[h, w, C]``, of a map ``[h, w]``."""
+    """A picture of the target's crop at the places of a patch, ``[h, w, C]``; ``[h, w]`` of a map."""
     places = torch.from_numpy(patch.places)[None] * 2 - 1
     return to_array(F.grid_sample(to_tensor(picture), places, padding_mode="border", align_corners=False))
 
