@@ -103,11 +103,14 @@ def _built(options: type, named: dict[str, Any]) -> Any:
     values = {field.name: named.pop(field.name) for field in dataclasses.fields(options)}
     for field in dataclasses.fields(options):
         if isinstance(field.default, tuple):
+            kind = type(field.default[0])
             try:
-                values[field.name] = tuple(int(part) for part in values[field.name].split(","))
+                values[field.name] = tuple(kind(part) for part in values[field.name].split(","))
             except ValueError as error:
+                numbers = "whole numbers" if kind is int else "numbers"
+                example = ",".join(str(value) for value in field.default[:2])
                 raise click.UsageError(
-                    f"--{field.name}: expected whole numbers such as 128,256, "
+                    f"--{field.name.replace('_', '-')}: expected {numbers} such as {example}, "
                     f"got {values[field.name]!r}"
                 ) from error
     return options(**values)

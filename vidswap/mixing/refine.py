@@ -24,11 +24,13 @@ _EYE_BAND = ((0.455, 0.515), (0.28, 0.72))
 """Rows and columns of an aligned crop, without the brows."""
 _CHEEKS = ((0.54, 0.66), (0.3, 0.7))
 _EYES_WEIGHT = 8.0
-_BRIGHTER, _ABOVE_SKIN = 0.08, -0.15
-"""By how much eyes may become brighter in each colour, of 2, and how they may lie to the skin's colour
-anyway. Bright eyes in a dark face are part of whom the network sees, and of a source with narrow eyes it sees
-little else than that they are not dark. Bound by their mean alone they glowed green; not let be brighter at
-all, they sank into shadows."""
+_BRIGHTER, _ABOVE_SKIN = 0.08, 0.0
+"""By how much eyes may become brighter, of 2, and how they may lie to the skin's brightness anyway. Bright
+eyes in a dark face are part of whom the network sees, and of a source with narrow eyes it sees little else
+than that they are not dark. On another face they would glow."""
+_GREENER = 0.04
+"""Excess of green over red and blue, of 2, that eyes may have anyway: bound in brightness alone they became
+green. (Bound in each colour, the light moved to the lids.)"""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def refine_source(
         distances.append(float(away.detach()))
         loss = (away - near).clamp_min(0).square() + keep * functional.l1_loss(_blocks(image), blocks)
         loss = loss + hold * ((code - source) / scale).square().mean()
-        loss = loss + _EYES_WEIGHT * (_colours(image, _EYE_BAND) - eyes).clamp_min(0).mean()
+        beyond = (_glow(_colours(image, _EYE_BAND)) - eyes).clamp_min(0).sum(1)
+        loss = loss + _EYES_WEIGHT * beyond.mean()
         if shape is not None and asked is not None:
             loss = loss + shape_weight * functional.smooth_l1_loss(shape(image), asked, beta=0.02)
         optimizer.zero_grad(set_to_none=True)
@@ -110,17 +113,25 @@ def _seen(
     target: Tensor,
     shape: Callable[[Tensor], Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What must stay, by the cheap path: the mixed picture in blocks, how bright its eyes may be in each
-    colour, and the shape of the target."""
+    """What must stay, by the cheap path: the mixed picture in blocks, how bright and how green its
+    eyes may be, and the shape of the target."""
     mixed = generator.synthesize(mixer(source, target), size=128)
     asked = None if shape is None else shape(generator.synthesize(target, size=128))
-    skin = _colours(mixed, _CHEEKS).mean((2, 3), keepdim=True)
-    eyes = torch.maximum(_colours(mixed, _EYE_BAND) + _BRIGHTER, skin + _ABOVE_SKIN)
+    allowed = _glow(_colours(mixed, _EYE_BAND)) + torch.tensor([_BRIGHTER, 0.0]).view(1, 2, 1, 1).to(mixed)
+    skin = _glow(_colours(mixed, _CHEEKS)).mean((2, 3), keepdim=True)
+    anyway = torch.cat((skin[:, :1] + _ABOVE_SKIN, torch.full_like(skin[:, :1], _GREENER)), 1)
+    eyes = torch.maximum(allowed, anyway)
     return _blocks(mixed), eyes, asked
 
 
 def _blocks(image: Tensor) -> Tensor:
     return functional.avg_pool2d(image, image.shape[-1] // 16)
+
+
+def _glow(colours: Tensor) -> Tensor:
+    """Brightness, and excess of green, of colours ``[1, 3, h, w]``: ``[1, 2, h, w]``."""
+    red, green, blue = colours.unbind(1)
+    return torch.stack((colours.mean(1), green - (red + blue) / 2), 1)
 
 
 def _colours(image: Tensor, part: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:

@@ -18,7 +18,6 @@ from torch.nn import functional
 from vidswap.models.encoder import FaceFeatures, LatentMap
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.training.augment import augment
-from vidswap.training.bank import Bank
 from vidswap.training.checkpoint import save_weights
 from vidswap.training.sampling import LatentSampler
 
@@ -27,7 +26,8 @@ from vidswap.training.sampling import LatentSampler
 class EncoderOptions:
     """Settings of ``vidswap train encoder``."""
 
-    samples: int = 8000
+    samples: int = 20000
+    """Rows to learn from. Of 500, 1,000, 2,000 and 3,000, they explained 22, 26, 30 and 32 % of unseen codes."""
     seed: int = 21
     rank: int = 384
     hidden: int = 768
@@ -48,25 +48,14 @@ def collect(
     options: EncoderOptions,
     *,
     log: Callable[[str], None],
-    bank: Bank | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Features ``[N, D]`` of augmented samples and their codes ``[N, n_styles * 512]``, half precision.
+    """Features ``[N, D]`` of degraded samples and their codes ``[N, n_styles * 512]``, half precision.
 
     Written in shards as they come, so that an interrupted run goes on where it was.
-
-    :param bank: faces that are drawn already; each is seen twice, augmented differently.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Tensor] = []
     codes: list[Tensor] = []
-    if bank is not None:
-        path = folder / f"encoder-{options.seed}-bank.safetensors"
-        if not path.exists():
-            save_file(_from_bank(generator, features, options, bank), path)
-            log(f"samples: {2 * len(bank)} from the bank")
-        part = load_file(path)
-        rows.append(part["features"])
-        codes.append(part["codes"])
     for shard in range(options.samples // options.shard):
         path = folder / f"encoder-{options.seed}-{shard:04d}.safetensors"
         if not path.exists():
@@ -78,18 +67,6 @@ def collect(
     return torch.cat(rows), torch.cat(codes)
 
 
-def _from_bank(
-    generator: MobileStyleGAN, features: FaceFeatures, options: EncoderOptions, bank: Bank
-) -> dict[str, Tensor]:
-    random = torch.Generator().manual_seed(options.seed)
-    rows, codes = [], []
-    for _ in range(2):
-        for index in range(len(bank)):
-            rows.append(features(augment(bank.image(index), random))[0].half())
-            codes.append((bank.codes[index] - generator.w_avg.cpu()).flatten().half())
-    return {"features": torch.stack(rows), "codes": torch.stack(codes)}
-
-
 def _shard(
     generator: MobileStyleGAN, features: FaceFeatures, options: EncoderOptions, shard: int
 ) -> dict[str, Tensor]:
@@ -99,7 +76,7 @@ def _shard(
     rows, codes = [], []
     for _ in range(options.shard):
         code = sampler.draw(1)
-        image = augment(generator.synthesize(code, size=128), random)
+        image = augment(generator.synthesize(code, size=128), random, faithful=True)
         rows.append(features(image)[0].half())
         codes.append((code - generator.w_avg).flatten().half())
     return {"features": torch.stack(rows), "codes": torch.stack(codes)}
@@ -115,10 +92,10 @@ def solve_linear(
     *,
     log: Callable[[str], None],
 ) -> LatentMap:
-    """The closed-form part: ridge regression in its dual form, then reduced to its own rank.
+    """The closed-form part: ridge regression, then reduced to its own rank.
 
-    There are more features than samples, and much of a code cannot be seen in its picture, so the ridge
-    decides; it is chosen on a tenth of the rows that the first solution has not seen.
+    Much of a code cannot be seen in its picture, so the ridge decides; it is chosen on a tenth of the rows
+    that the first solution has not seen.
     """
     latents = LatentMap(rows.shape[1], options.rank, options.hidden, n_styles)
     x, y = rows.float(), codes.float()
@@ -129,25 +106,31 @@ def solve_linear(
     y = y - mean
     seen = torch.arange(len(x)) % 10 != 0
     ridge = _choose_ridge(x[seen], y[seen], x[~seen], y[~seen], options.ridges, log)
-    kernel = x @ x.T
-    kernel.diagonal().add_(ridge * x.shape[1])
-    weights = torch.linalg.solve(kernel, y)  # dual coefficients [N, n_styles * 512]
-    predictions = x @ (x.T @ weights)
+    weights = _ridge_weights(x, y, ridge)
     # reduced rank: the directions in which the predictions vary most
-    _, _, basis = torch.svd_lowrank(predictions, q=options.rank, niter=3)
-    latents.squeeze.weight.copy_((x.T @ (weights @ basis)).T)
+    _, _, basis = torch.svd_lowrank(x @ weights, q=options.rank, niter=3)
+    latents.squeeze.weight.copy_((weights @ basis).T)
     latents.squeeze.bias.zero_()
     latents.expand.weight.copy_(basis)
     latents.expand.bias.copy_(mean + w_avg.repeat(n_styles))
     return latents
 
 
+def _ridge_weights(x: Tensor, y: Tensor, ridge: float) -> Tensor:
+    """``[D, K]`` of rows ``[N, D]`` and ``[N, K]``, through the smaller of the two square matrices."""
+    dual = len(x) < x.shape[1]
+    square = x @ x.T if dual else x.T @ x
+    square.diagonal().add_(ridge * x.shape[1])
+    return x.T @ torch.linalg.solve(square, y) if dual else torch.linalg.solve(square, x.T @ y)
+
+
 def _choose_ridge(
     x: Tensor, y: Tensor, other_x: Tensor, other_y: Tensor, ridges: tuple[float, ...], log: Callable
 ) -> float:
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    seen = vectors.T @ y
-    cross = other_x @ x.T @ vectors
+    dual = len(x) < x.shape[1]
+    values, vectors = torch.linalg.eigh(x @ x.T if dual else x.T @ x)
+    seen = vectors.T @ (y if dual else x.T @ y)
+    cross = (other_x @ x.T if dual else other_x) @ vectors
     found = {}
     for ridge in ridges:
         made = cross @ (seen / (values.clamp_min(0) + ridge * x.shape[1])[:, None])

@@ -258,7 +258,8 @@ def run_encoder(
     open_folder(folder, "encoder", options)
     nets = networks or load_networks(device)
     features = FaceFeatures(nets.identity, nets.meshes)
-    rows, codes = collect(nets.generator, features, folder / "encoder-samples", options, log=log)
+    generator = _quick(nets.generator)
+    rows, codes = collect(generator, features, folder / "encoder-samples", options, log=log)
     output = folder / "encoder.safetensors"
     line = CurveLog(folder, "encoder", log)
     w_avg = nets.generator.w_avg.cpu()
