@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
-from vidswap.cli.train import train_group
+from vidswap.cli.train import _RUNS, _built, _options_class, train_group
 from vidswap.errors import UsageError
 from vidswap.models.mixer import load_mixer
 from vidswap.training import analysis, charts, runs
@@ -120,6 +120,13 @@ def test_the_command_lists_its_options_and_refuses_nonsense(tmp_path: Path) -> N
     assert bad.exit_code == 2
     assert "128,256" in bad.output
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("name", sorted(_RUNS))
+def test_default_options_come_through_the_command_line(name: str) -> None:
+    command = train_group.commands[name]
+    context = command.make_context(name, [])
+    assert _built(_options_class(name), dict(context.params)) == _options_class(name)()
 
 
 def test_mixer_run_resumes_and_analysis_has_a_table(weights_home: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class EncoderOptions:
     """Settings of ``vidswap train encoder``."""
 
     samples: int = 20000
-    """Rows to learn from. Of 500, 1,000, 2,000 and 3,000, they explained 22, 26, 30 and 32 % of unseen codes."""
+    """Rows to learn from: 500, 1,000, 2,000 and 3,000 explained 22, 26, 30 and 32 % of unseen codes."""
     seed: int = 21
     rank: int = 384
     hidden: int = 768
