@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidswap import warp
+from vidswap import warp, weights
 from vidswap.cache import JSON, content_key
 from vidswap.compositing import face_mask
 from vidswap.compositing.arrays import resize_map
@@ -25,7 +25,9 @@ from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
 _SOURCE_SIDE = 1600
-_VERSION = 6
+_VERSION = 7
+_ASKED = ("dlib-resnet", "encoder", "fit-curvature", "glasses", "rgb-heads")
+"""Networks that a source's inversion depends on, besides the generator."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
         "steps": session.config.mix.source_steps,
         "encoder": session.encoder is not None,
         "glasses": session.glasses_net is not None,
+        "networks": {name: content_key(weights.locate(name)) for name in _ASKED if weights.available(name)},
     }
     found = session.cache.get("source", key)
     if found is not None:
