@@ -15,11 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def augment(image: Tensor, random: torch.Generator, *, faithful: bool = False) -> Tensor:
-    """Degrade an aligned face ``[1, 3, S, S]`` in [-1, 1]; each fault by chance and in random strength.
-
-    :param faithful: without what a fit to the picture would have to follow: misalignment and strong colours.
-    """
+def augment(image: Tensor, random: torch.Generator) -> Tensor:
+    """Degrade an aligned face ``[1, 3, S, S]`` in [-1, 1]; each fault by chance and in random strength."""
 
     def chance(probability: float) -> bool:
         return float(torch.rand((), generator=random)) < probability
@@ -28,10 +25,10 @@ def augment(image: Tensor, random: torch.Generator, *, faithful: bool = False) -
         return low + (high - low) * float(torch.rand((), generator=random))
 
     size = image.shape[-1]
-    if chance(0.0 if faithful else 0.6):
+    if chance(0.6):
         image = _moved(image, between(-3, 3), between(0.96, 1.04), between(-0.02, 0.02), between(-0.02, 0.02))
-    if chance(0.15 if faithful else 0.5):
-        gain = 1 + (0.06 if faithful else 0.12) * torch.randn(1, 3, 1, 1, generator=random)
+    if chance(0.5):
+        gain = 1 + 0.12 * torch.randn(1, 3, 1, 1, generator=random)
         image = (image * gain * between(0.8, 1.15) + 0.08 * between(-1, 1)).clamp(-1, 1)
     if chance(0.15):
         image = _occluded(image, random, between)

@@ -76,7 +76,7 @@ def _shard(
     rows, codes = [], []
     for _ in range(options.shard):
         code = sampler.draw(1)
-        image = augment(generator.synthesize(code, size=128), random, faithful=True)
+        image = augment(generator.synthesize(code, size=128), random)
         rows.append(features(image)[0].half())
         codes.append((code - generator.w_avg).flatten().half())
     return {"features": torch.stack(rows), "codes": torch.stack(codes)}
