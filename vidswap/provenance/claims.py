@@ -13,6 +13,7 @@ import c2pa
 
 from vidswap.errors import InputError
 from vidswap.provenance.formats import OTHER, Format, find_sidecar, format_of
+from vidswap.provenance.interrupts import interrupts_wait
 from vidswap.provenance.reading import manifest_report, new_context, read_mark
 from vidswap.provenance.signing import Credentials
 from vidswap.provenance.terms import ASSERTION_LABEL, DIGITAL_SOURCE_TYPE
@@ -135,9 +136,9 @@ def sign(
         credentials.algorithm, credentials.chain_pem, credentials.key_pem, None
     )
     try:
-        with new_context() as context, c2pa.Signer.from_info(info) as signer, c2pa.Builder(
-            _manifest(kind, claim, parent), context
-        ) as builder:
+        with interrupts_wait(), new_context() as context, c2pa.Signer.from_info(
+            info
+        ) as signer, c2pa.Builder(_manifest(kind, claim, parent), context) as builder:
             if not embed:
                 builder.set_no_embed()
             builder.set_intent(c2pa.C2paBuilderIntent.EDIT)

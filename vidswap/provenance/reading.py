@@ -13,6 +13,7 @@ import c2pa
 from vidswap.errors import InputError
 from vidswap.provenance import xmp
 from vidswap.provenance.formats import Format, find_sidecar, format_of
+from vidswap.provenance.interrupts import interrupts_wait
 from vidswap.provenance.terms import (
     ASSERTION_LABEL,
     COMMENT,
@@ -165,7 +166,7 @@ def manifest_report(stream: BinaryIO, kind: Format, sidecar: bytes | None) -> di
         c2pa.C2paError: there is no manifest, or it cannot be parsed.
     """
     stream.seek(0)
-    with new_context() as context, c2pa.Reader(
+    with interrupts_wait(), new_context() as context, c2pa.Reader(
         kind.mime, stream, manifest_data=sidecar, context=context
     ) as reader:
         report: dict[str, Any] = json.loads(reader.json())
