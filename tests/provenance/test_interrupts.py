@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from vidswap.provenance.interrupts import interrupts_wait
 from vidswap.provenance.reading import manifest_fields
 
 CTRL_C = signal.SIGINT
+
+
+@pytest.fixture(autouse=True)
+def _usual() -> Iterator[None]:
+    """Python's own handler, which a process in the background does not have."""
+    before = signal.signal(CTRL_C, signal.default_int_handler)
+    yield
+    signal.signal(CTRL_C, before)
 
 
 @pytest.fixture
