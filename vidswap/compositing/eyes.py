@@ -10,19 +10,15 @@ an iris.
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import luma, smoothstep, to_array, to_tensor
-from vidswap.compositing.lids import EyePatch, LidState, eye_patch
+from vidswap.compositing.lids import TELLING, EyePatch, LidState, eye_patch
 from vidswap.landmarks import eye_aspect
 from vidswap.records import FloatArray
 
 _DARK, _SKIN = 0.05, 0.7
 """Quantiles of the light around an eye that stand for its pupil and lashes, and for skin."""
-_TELLS = 0.68
-"""Opening of an eye over its own when open, from which it tells how dark it is."""
 _MOST = 1.8
 """Deepest: so many times the drawn contrast."""
 _FRAMES = 10.0
@@ -70,7 +66,7 @@ def deepen_eyes(
         patch = eye_patch(eye, image.shape[0], drawn_xy, target_xy, offset[eye])
         if patch is None:
             continue
-        told = _contrast(image, patch, target, occluded) if opening > _TELLS else None
+        told = _contrast(image, patch, target, occluded) if opening > TELLING else None
         if told is not None:
             now = float(np.clip(told, 1.0, _MOST))
             depth[eye] += (now - depth[eye]) * (1.0 if before is None else 1 / _FRAMES)
@@ -94,11 +90,11 @@ def _contrast(
     """How many times the drawn contrast the target's is; None where too little is seen of it."""
     seen = patch.radii < 1
     if occluded is not None:
-        seen = seen & (_looked_up(occluded, patch) < _COVERED)
+        seen = seen & (to_array(patch.shown(occluded)) < _COVERED)
     if seen.sum() < _LEAST_PIXELS:
         return None
     part = image[patch.rows, patch.columns]
-    drawn, shown = (_dark_share(_light(each)[seen]) for each in (part, _looked_up(target, patch)))
+    drawn, shown = (_dark_share(_light(each)[seen]) for each in (part, to_array(patch.shown(target))))
     return shown / max(drawn, 1e-3)
 
 
@@ -112,12 +108,6 @@ def _light(picture: FloatArray) -> FloatArray:
     return to_array(luma(to_tensor(picture)))
 
 
-def _looked_up(picture: FloatArray, patch: EyePatch) -> FloatArray:
-    """A picture of the target's crop at the places of a patch, ``[h, w, C]``; ``[h, w]`` of a map."""
-    places = torch.from_numpy(patch.places)[None] * 2 - 1
-    return to_array(F.grid_sample(to_tensor(picture), places, padding_mode="border", align_corners=False))
-
-
 def _deepen(image: FloatArray, patch: EyePatch, times: float, occluded: FloatArray | None) -> None:
     """Scale what is darker than the skin around an eye away from it, in place."""
     part = (patch.rows, patch.columns)
@@ -127,6 +117,6 @@ def _deepen(image: FloatArray, patch: EyePatch, times: float, occluded: FloatArr
     below = np.maximum(skin - light, 0.0)
     weight = smoothstep((1 - patch.radii) / _SOFT) * np.minimum(below / max(_FULL * skin, 1e-3), 1.0)
     if occluded is not None:
-        weight = weight * (1 - np.clip(_looked_up(occluded, patch), 0, 1))
+        weight = weight * (1 - np.clip(to_array(patch.shown(occluded)), 0, 1))
     deeper = np.maximum(light - (times - 1) * weight * below, 0.0)
     image[part] = here * (deeper / np.maximum(light, 1e-3))[..., None]

@@ -30,7 +30,7 @@ _ALIKE, _APART = 0.12, 0.3
 """Difference of the two openings up to which both eyes are one pair, and from which each is for itself."""
 _USUAL, _NARROW, _WIDE = 0.3, 0.2, 0.4
 """Opening over width of an open eye: at first, at least and at most."""
-_RISE, _FALL, _TELLING = 0.2, 0.01, 0.68
+_RISE, _FALL, TELLING = 0.2, 0.01, 0.68
 """Shares a frame by which it is learnt from wider and narrower eyes, and opening from which they tell it."""
 _FOLLOW = 0.6
 """Share by which lids come and go in a frame."""
@@ -82,6 +82,13 @@ class EyePatch:
     """``[h, w, 2]`` where its pixels come from in the target's crop, in [0, 1]."""
     radius_px: float
 
+    def shown(self, picture: FloatArray, *, mode: str = "bilinear") -> torch.Tensor:
+        """What a picture or map of the target's crop shows there, ``[1, C, h, w]``."""
+        places = torch.from_numpy(self.places)[None] * 2 - 1
+        return F.grid_sample(
+            to_tensor(picture), places, mode=mode, padding_mode="border", align_corners=False
+        )
+
 
 def lend_lids(
     image: FloatArray,
@@ -126,7 +133,7 @@ def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: Flo
         wide, offset, frames, closed = before.wide, before.offset, before.frames, before.closed
     now = eye_aspect(target_xy)
     # Closed eyes say nothing of how wide they open.
-    rate = np.where(now > wide, _RISE, np.where(now > _TELLING * wide, _FALL, 0.0))
+    rate = np.where(now > wide, _RISE, np.where(now > TELLING * wide, _FALL, 0.0))
     wide = np.clip(wide + rate * (now - wide), _NARROW, _WIDE)
     opening = now / wide
     pair = float(smoothstep((_APART - np.ptp(opening)) / (_APART - _ALIKE)))
@@ -195,14 +202,10 @@ def _lend(
     image: FloatArray, patch: EyePatch, target: FloatArray, occluded: FloatArray | None, closed: float
 ) -> None:
     """Blend the target's lids into ``image``."""
-    places = torch.from_numpy(patch.places)[None] * 2 - 1
-    lent = F.grid_sample(
-        to_tensor(target), places, mode="bicubic", padding_mode="border", align_corners=False
-    )
+    lent = patch.shown(target, mode="bicubic")
     weight = torch.from_numpy(closed * smoothstep((1 - patch.radii) / _SOFT))[None, None]
     if occluded is not None:
-        covers = F.grid_sample(to_tensor(occluded), places, padding_mode="border", align_corners=False)
-        weight = weight * (1 - covers.clamp(0, 1))
+        weight = weight * (1 - patch.shown(occluded).clamp(0, 1))
     part = (patch.rows, patch.columns)
     here = to_tensor(image[part])
     lent = (lent + _correction(here - lent, patch)).clamp_(0, 1)
