@@ -56,6 +56,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "composite.feather": (0, 1024),
     "composite.closed_eyes": (0, 1),
     "composite.eye_depth": (0, 1),
+    "composite.teeth": (0, 1),
     "runs.chunk_frames": (1, 100_000),
     "runs.cache_gb": (0, math.inf),
 }

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vidswap.cache import canonical_json
-from vidswap.compositing import ColorState, HeldOcclusion, LidState, MotionState
+from vidswap.compositing import ColorState, HeldOcclusion, LidState, MotionState, TeethState
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
 from vidswap.inversion import Correction, WarmState
@@ -29,7 +29,7 @@ _RECORDS = {
     kind.__name__: kind
     for kind in (
         ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, LidState, MotionState, Pivot,
-        Response, Track, WarmState,
+        Response, TeethState, Track, WarmState,
     )  # fmt: skip
 }
 _TREE = "tree"

@@ -18,10 +18,13 @@ from vidswap.compositing import (
     ColorMatcher,
     ColorState,
     LidState,
+    TeethState,
     above_beard,
     composite,
     deepen_eyes,
+    face_mask,
     lend_lids,
+    light_teeth,
     match_detail,
 )
 from vidswap.compositing.arrays import resize_map
@@ -49,6 +52,7 @@ from vidswap.works import SMALL_SIZE, FaceWork, Work, of_shot
 
 _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
+_FEATURES_SIZE = 96
 
 
 class Selection:
@@ -324,7 +328,8 @@ class PasteFaces:
     occluders: dict[int, Occlusion] = field(default_factory=dict)
     lids: dict[int, tuple[int, LidState]] = field(default_factory=dict)
     depths: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
-    """Shot, and what is remembered of the eyes, a track."""
+    teeth: dict[int, tuple[int, TeethState | None]] = field(default_factory=dict)
+    """Shot, and what is remembered of eyes and teeth, a track."""
 
     def __call__(self, work: Work) -> tuple[Frame, int]:
         """The finished frame and how many faces were swapped in it."""
@@ -349,7 +354,7 @@ class PasteFaces:
             skin = above_beard(mask, crop.mesh)
         image, state = matcher(
             swap.image, crop.image, skin, of_shot(self.colors, face.face.track_id, work.shot),
-            shown=None if whole else pasted,
+            features=_features(face), shown=None if whole else pasted,
         )  # fmt: skip
         self.colors[face.face.track_id] = (work.shot, state)
         if options.sharpness:
@@ -357,11 +362,24 @@ class PasteFaces:
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
             )  # fmt: skip
-        return replace(swap, image=self._with_eyes(image, face, work.shot), mask=pasted)
+        # Last: they have the footage's light, sharpness and grain already.
+        image = self._with_eyes(self._with_teeth(image, face, work.shot), face, work.shot)
+        return replace(swap, image=image, mask=pasted)
+
+    def _with_teeth(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
+        """The new face with teeth as bright as the target's."""
+        share, track = self.config.composite.teeth, face.face.track_id
+        if share <= 0 or face.drawn is None:
+            return image
+        image, now = light_teeth(
+            image, face.drawn.mesh / image.shape[0], face.crop.image, face.crop.mesh,
+            of_shot(self.teeth, track, shot), share=share, occluded=face.occluded,
+        )  # fmt: skip
+        self.teeth[track] = shot, now
+        return image
 
     def _with_eyes(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
-        """The new face with eyes as dark as the target's, and its own lids where they are closed. Last: they
-        have the footage's light, sharpness and grain already."""
+        """The new face with eyes as dark as the target's, and its own lids where they are closed."""
         options, track = self.config.composite, face.face.track_id
         if options.eye_depth <= 0 and options.closed_eyes <= 0:
             return image
@@ -385,3 +403,12 @@ class PasteFaces:
             return frame
         rgb, alpha = composite(None, box, stored)
         return write_region(frame, box, rgb, alpha)
+
+
+def _features(face: FaceWork) -> np.ndarray:
+    """Brows, eyes and lips of the target's face and of the new one, ``[96, 96]`` in [0, 1]."""
+    meshes = [face.crop.mesh]
+    if face.drawn is not None:
+        meshes.append(face.drawn.mesh / face.swap.image.shape[0])
+    masks = [face_mask(mesh, _FEATURES_SIZE, regions="brows,eyes,mouth", feather=8.0) for mesh in meshes]
+    return np.maximum.reduce(masks)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap.compositing import ColorMatcher, color
+from vidswap.compositing import ColorMatcher, color, face_mask
 from vidswap.compositing.arrays import resize_map, to_tensor
 from vidswap.errors import UsageError
 
@@ -90,6 +90,47 @@ def test_blocks_brings_side_light_and_lab_cannot(skin, painter, oval):
     assert goal > 10
     assert abs(lean(ColorMatcher(method="lab")(skin, target, oval)[0])) < 0.3 * goal
     assert lean(ColorMatcher(method="blocks")(skin, target, oval)[0]) > 0.6 * goal
+
+
+def test_hard_side_light_far_from_the_usual_is_carried_over(skin, painter, oval):
+    """Two thirds in the shade: the lit cheek lies far from the median, and is skin all the same."""
+    target = painter((0.50, 0.36, 0.29), seed=8)
+    x = (np.arange(256) + 0.5) / 256
+    lit = 1 + 0.75 / (1 + np.exp(-(x - 0.6) / 0.02))
+    target = np.clip(target * lit[None, :, None], 0, 1).astype(np.float32)
+    right = cheeks()[1]
+    out, _ = ColorMatcher()(skin, target, oval)
+    flat, _ = ColorMatcher(method="lab")(skin, target, oval)
+    wanted, before, after = (mean_lab(image, right)[0] for image in (target, flat, out))
+    assert wanted - mean_lab(target, cheeks()[0])[0] > 15
+    assert wanted - before > 12 and abs(wanted - after) < 0.4 * (wanted - before)
+
+
+def test_a_nose_gets_the_light_that_it_was_drawn_without(skin, painter, oval):
+    y, x = np.mgrid[0:256, 0:256] / 256
+    nose = np.hypot(x - 0.5, y - 0.58) < 0.03
+    shine = np.exp(-(((x - 0.5) / 0.035) ** 2 + ((y - 0.58) / 0.05) ** 2))[..., None]
+    target = np.clip(painter((0.62, 0.46, 0.38), seed=8) * (1 + 0.35 * shine), 0, 1).astype(np.float32)
+    dull = np.clip(skin * (1 - 0.15 * shine), 0, 1).astype(np.float32)
+    out, _ = ColorMatcher()(dull, target, oval)
+    flat, _ = ColorMatcher(method="lab")(dull, target, oval)
+    wanted, before, after = (mean_lab(image, nose)[0] for image in (target, flat, out))
+    assert wanted - before > 12 and wanted - after < 0.6 * (wanted - before)
+
+
+def test_light_is_read_beside_features(skin, painter, oval, mesh):
+    """Bushy brows of the target are not light: with them named they darken no forehead."""
+    target = painter((0.70, 0.52, 0.44), seed=8)
+    y, x = np.mgrid[0:256, 0:256] / 256
+    brows = np.minimum(*(np.hypot((x - middle) / 0.09, (y - 0.41) / 0.03) for middle in (0.385, 0.615)))
+    browed = np.where((brows < 1)[..., None], 0.62 * target, target).astype(np.float32)
+    around = (brows > 1.1) & (brows < 1.7) & (y < 0.4)
+    features = face_mask(mesh, 96, regions="brows,eyes,mouth", erode=-20, feather=8)
+    bare, plain, named = (
+        mean_lab(ColorMatcher()(skin, one, oval, features=each)[0], around)[0]
+        for one, each in ((target, None), (browed, None), (browed, features))
+    )
+    assert abs(named - bare) < 0.6 * abs(plain - bare)
 
 
 @pytest.mark.parametrize("method", ["lab", "blocks"])

@@ -22,6 +22,7 @@ from vidswap.compositing.occlusion import (
     without_islands,
 )
 from vidswap.compositing.paste import BLENDS, Blend, composite
+from vidswap.compositing.teeth import TeethState, light_teeth
 
 __all__ = [
     "above_beard",
@@ -35,6 +36,7 @@ __all__ = [
     "LidState",
     "MotionState",
     "Placement",
+    "TeethState",
     "ColorMatcher",
     "ColorMethod",
     "ColorState",
@@ -48,6 +50,7 @@ __all__ = [
     "follow",
     "hold_occlusion",
     "lend_lids",
+    "light_teeth",
     "match_detail",
     "own_fringe",
     "own_head",

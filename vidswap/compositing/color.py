@@ -12,6 +12,7 @@ the rest (a hand, a beard, a highlight, an open mouth) lose their vote.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -52,12 +53,18 @@ _COLOURED = 6.0
 """a* or b* of skin from which its change is taken as a factor."""
 _CHROMA_SCALE = (0.4, 1.8)
 _LOG_FIELD_LIMIT = float(np.log(1.8))
-_FIELD_SIGMA = 0.05
-"""Blur of the light map as part of the crop's side: as broad as an eye, narrower than a cheek."""
-_SURPRISE = 0.7
+_FIELD_SIGMAS = (0.2, 0.08, 0.03, 0.03)
+"""Blurs of the light map as parts of the crop's side, from half a face to the bridge of a nose. Where a
+narrow one has few votes, the next broader one holds; the narrowest, twice, finds what it blurred away."""
+_SURPRISE = 1.0
 """Logarithm by which a pair may lie off the broad map before it has no say in the finer one."""
-_SKIN_CHROMA = 3.0
-"""Floor of the spread of a* and b* among the target's skin: it keeps its hue from light to shade."""
+_SKIN_CHROMA = 5.0
+"""Floor of the spread of a* and b* among skin: it keeps its hue from light to shade."""
+_DULLER = 14.0
+"""Floor of the spread of L* by which the swap is darker than the target: a nose that has no highlight may be
+20 darker than one that has."""
+_BLACK = 16.0
+"""Added to L* before it is compared with a* and b*, which it is in proportion to in one light and another."""
 _FINE_SIGMA = 0.016
 """Blur of the colour below which it is fine detail, as part of the crop's side: a lip is thicker."""
 _FINE_SIZE = 256
@@ -124,6 +131,7 @@ class ColorMatcher:
         mask: FloatArray,
         state: ColorState | None = None,
         *,
+        features: FloatArray | None = None,
         shown: FloatArray | None = None,
     ) -> tuple[FloatArray, ColorState | None]:
         """Match one frame.
@@ -132,13 +140,14 @@ class ColorMatcher:
         :param target: ``[T, T, 3]`` RGB in [0, 1], the target's crop of the same quad.
         :param mask: ``[M, M]`` where both show the face, occluders taken out.
         :param state: what the call for the frame before returned; None at a cut.
+        :param features: ``[n, n]``, 1 on the brows, eyes and lips of either face: light is read beside them.
         :param shown: ``[n, n]``, above 0 where the result will be looked at; None is everywhere. Far from it
             the image comes back as it is.
         :return: ``[S, S, 3]`` and the state for the next frame.
         """
         if self.method == "none" or self.strength == 0:
             return image, state
-        measured = self._measure(image, target, mask)
+        measured = self._measure(image, target, mask, features)
         if measured is not None:
             state = self._smoothed(measured, state)
         if state is None:
@@ -168,7 +177,7 @@ class ColorMatcher:
         return made
 
     def _measure(
-        self, image: FloatArray, target: FloatArray, mask: FloatArray
+        self, image: FloatArray, target: FloatArray, mask: FloatArray, features: FloatArray | None
     ) -> ColorState | None:
         size = min(_ANALYSIS_SIZE, image.shape[0], target.shape[0])
         swap, goal = resize(to_tensor(image), size), resize(to_tensor(target), size)
@@ -191,6 +200,8 @@ class ColorMatcher:
             return state
         matched = _apply_table(swap, _lab_table(state, 1.0))
         votes = inside * _exposure(goal_lab) * _not_black(swap_lab)
+        if features is not None:
+            votes = votes * (1 - resize_map(features, size).reshape(-1))
         field = _light_field(matched, goal, _on_skin(swap_lab, goal_lab, votes).reshape(size, size))
         return replace(state, log_field=field)
 
@@ -267,30 +278,44 @@ def _agreeing(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) ->
 
 
 def _on_skin(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> FloatArray:
-    """Weights ``[n]`` of pairs where the target shows skin and the swap no feature that is darker or redder.
+    """Weights ``[n]`` of pairs where both show skin, in whatever light.
 
-    Unlike :func:`_agreeing` it hears pairs that differ much: a highlight that only the swap has, blown out
-    and yellow as it may be, is wrong light on a face, and what the light map is for.
+    Unlike :func:`_agreeing` it hears pairs that differ much: a highlight that only one of them has is wrong
+    light on a face, and what the light map is for.
     """
     heard = weight > 0
     votes, swap, goal = weight[heard], swap_lab[heard], goal_lab[heard]
     left = votes.copy()
-    for channel, floor in enumerate((6.0, _SKIN_CHROMA, _SKIN_CHROMA)):
-        left *= _trust(goal[:, channel], votes, floor)
-    # Brows, eyes and nostrils are darker than skin, lips redder.
-    darker = _trust(swap[:, 0], votes, 6.0, -1) * _trust(swap[:, 0] - goal[:, 0], votes, 4.0, -1)
-    left *= darker * _trust(swap[:, 1], votes, 6.0, 1)
+    for lab in (goal, swap):
+        for chroma, even in zip(lab[:, 1:].T, _evenly_lit(lab, votes).T, strict=True):
+            # From light to shade colour fades with lightness, or not at all where a camera bends its curve.
+            median, spread = _median_mad(chroma, votes)
+            low, high = np.minimum(chroma, even), np.maximum(chroma, even)
+            left *= _near(np.maximum(low - median, median - high), max(spread, _SKIN_CHROMA))
+    # What is left of hair is dark.
+    left *= _trust(swap[:, 0] - goal[:, 0], votes, _DULLER, below=True)
     return _kept_votes(weight, heard, left)
 
 
-def _trust(values: FloatArray, votes: FloatArray, floor: float, side: int = 0) -> FloatArray:
+def _evenly_lit(lab: FloatArray, weight: FloatArray) -> FloatArray:
+    """a* and b* ``[n, 2]`` as they were in the usual light, if lightness were but light."""
+    usual = _weighted_quantile(lab[:, 0], weight, 0.5)
+    return lab[:, 1:] * ((usual + _BLACK) / (lab[:, :1] + _BLACK))
+
+
+def _trust(values: FloatArray, votes: FloatArray, floor: float, *, below: bool = False) -> FloatArray:
     """1 at the median of ``values`` and 0 far from it, in units of their spread, which is ``floor`` at least.
 
-    :param side: 0 doubts both sides of the median, 1 what lies above it, -1 what lies below.
+    :param below: doubt only what lies below the median.
     """
     median, spread = _median_mad(values, votes)
-    away = (values - median) / (2.5 * max(spread, floor))
-    return np.maximum(0.0, 1.0 - (away if side == 0 else np.maximum(side * away, 0.0)) ** 2)
+    away = median - values if below else np.abs(values - median)
+    return _near(away, max(spread, floor))
+
+
+def _near(away: FloatArray, spread: float) -> FloatArray:
+    """1 up to 0, and 0 from two and a half spreads on."""
+    return np.maximum(0.0, 1.0 - (np.maximum(away, 0.0) / (2.5 * spread)) ** 2)
 
 
 def _kept_votes(weight: FloatArray, heard: np.ndarray, left: FloatArray) -> FloatArray:
@@ -394,24 +419,27 @@ def _apply_table(tensor: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> FloatArray:
-    """Smooth logarithm of goal over swap, ``[32, 32, 3]``, by normalised convolution.
+    """Smooth logarithm of goal over swap, ``[32, 32, 3]``, by normalised convolution from coarse to fine.
 
-    Two rounds: what the first map leaves unexplained by far (features that one face has and the
+    Two rounds: what the broader maps leave unexplained by far (features that one face has and the
     other has not) is left out of the second. Colours follow as well as light: the same skin has one hue.
     """
     size = weight.shape[0]
     ratio = torch.log((goal + _DARK) / (swap + _DARK))
     vote = to_tensor(weight)
-    sigma = _FIELD_SIGMA * size
-    # Far from any vote the map returns to 0 instead of repeating its rim.
+    # Far from any vote a map returns to the broader one instead of repeating its rim.
     prior = 0.02
 
-    def smooth(votes: torch.Tensor, width: float) -> torch.Tensor:
-        return gaussian_blur(ratio * votes, width) / (gaussian_blur(votes, width) + prior)
+    def smooth(votes: torch.Tensor, widths: Sequence[float]) -> torch.Tensor:
+        field = torch.zeros_like(ratio)
+        for width in widths:
+            near = gaussian_blur(torch.cat([(ratio - field) * votes, votes], 1), width * size)
+            field = field + near[:, :3] / (near[:, 3:] + prior)
+        return field
 
-    broad = smooth(vote, 1.6 * sigma)
+    broad = smooth(vote, _FIELD_SIGMAS[:-1])
     surprise = (ratio - broad).abs().mean(dim=1, keepdim=True) / _SURPRISE
-    field = smooth(vote * (1 - surprise.clamp(0, 1) ** 2), sigma)
+    field = smooth(vote * (1 - surprise.clamp(0, 1) ** 2), _FIELD_SIGMAS)
     field = _LOG_FIELD_LIMIT * torch.tanh(field / _LOG_FIELD_LIMIT)
     return to_array(resize(field, _FIELD_SIZE))
 
