@@ -27,7 +27,7 @@ from vidswap.weights.store import locate
 def sample_meshes(count: int) -> Tensor:
     """Meshes ``[count, 468, 3]`` of generated faces."""
     generator = MobileStyleGAN.load(locate("mobilestylegan"))
-    network = AlignedMesh.load(locate("facemesh-torch"), locate("iris-torch"))
+    network = AlignedMesh.load(locate, refined=False)
     meshes = []
     for seed in range(count):
         w = generator.sample(seed, psi=0.8)

@@ -87,8 +87,7 @@ class Judge:
     def __init__(self, session: Session, distractors: int, second: str | None) -> None:
         self.session = session
         self.second = TfjsIdentity.load(second, weights.locate(second)) if second else None
-        paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
-        self.meshes = AlignedMesh.load(*paths, refine_eyes=True)
+        self.meshes = AlignedMesh.load(weights.locate)
         self._embed_people(distractors)
 
     @torch.no_grad()

@@ -45,6 +45,8 @@ _NEEDED = (
     "blazeface-short",
     "facemesh",
     "iris",
+    "lips-features",
+    "lips-points",
 )
 """Weights without which no swap runs with default settings."""
 _LOW_DISK_BYTES = 1 << 30

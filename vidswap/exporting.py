@@ -76,7 +76,9 @@ KINDS = ("masks", "latents", "crops", "landmarks", "quads", "embeddings")
 MASK_FORMATS = ("png", "ffv1")
 LANDMARK_FORMATS = ("jsonl", "parquet")
 
-_FINDING = ("blazeface-full", "blazeface-short", "facemesh", "iris", "dlib-resnet")
+_FINDING = (
+    "blazeface-full", "blazeface-short", "facemesh", "iris", "lips-features", "lips-points", "dlib-resnet",
+)  # fmt: skip
 _INVERTING = ("mobilestylegan", "rgb-heads", "encoder")
 # Faces are selected as for a swap, which hands each its source; nothing here looks at it.
 _NOBODY = SourceIdentity("nobody", torch.zeros(1, 0, 512), torch.zeros(1, 128))

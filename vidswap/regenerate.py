@@ -50,8 +50,10 @@ _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
 _TURNED = {"yaw": 1.0, "pitch": -0.6}
 """Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
-_REFINED, _REFINED_VERSION = "refined", 9
-_REFINED_BY = ("dlib-resnet", "directions", "facemesh-torch", "iris-torch", "rgb-heads")
+_REFINED, _REFINED_VERSION = "refined", 10
+_REFINED_BY = (
+    "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",
+)  # fmt: skip
 """Networks that refining looks through, besides generator and mixer."""
 _COVERED = 0.3
 """Share of a part's landmarks that may be covered."""

@@ -54,7 +54,7 @@ _OWN = ("state", "joined", "marked", ".chunk-", ".joined", ".marked", ".vidswap-
 """How the names of the run's files begin, beside those of the journal."""
 _NETWORKS = (
     "mobilestylegan", "rgb-heads", "encoder", "dlib-resnet",
-    "facemesh", "iris", "blazeface-full", "blazeface-short",
+    "facemesh", "iris", "lips-features", "lips-points", "blazeface-full", "blazeface-short",
 )  # fmt: skip
 _IN_MP4 = frozenset(
     {"libx264", "libx265", "libsvtav1", "libaom-av1", "h264_nvenc", "hevc_nvenc", "av1_nvenc"}

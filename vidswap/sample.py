@@ -242,8 +242,7 @@ class _Stage:
 def _settled(session: Session, directions: Directions, seed: int) -> tuple[Tensor, FloatArray]:
     """The code of a person who faces the camera, mouth shut and eyes open, and the mesh."""
     generator = session.generator
-    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
-    meshes = AlignedMesh.load(*paths, refine_eyes=True).to(session.device)
+    meshes = AlignedMesh.load(weights.locate).to(session.device)
     code = generator.sample(seed, psi=_PSI)[:, None].repeat(1, generator.n_styles, 1)
     size = 128 if "128" in getattr(generator, "heads", {}) else generator.resolution
     for _ in range(2):

@@ -19,6 +19,7 @@ from vidswap.mixing.directions import load_directions
 from vidswap.models import Generator, load_generator
 from vidswap.models.encoder import FaceEncoder, load_encoder
 from vidswap.models.identity import DlibIdentity
+from vidswap.models.lips import LipNet
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 
 
@@ -145,16 +146,22 @@ class Session:
         tracker = Tracker(lost_seconds=faces.lost_seconds)
         return FaceFinder(detector, mesher, tracker, min_size_px=faces.min_size_px)
 
+    @cached_property
+    def lips(self) -> LipNet:
+        """What tells closed lips from open ones, on the CPU like all that finds faces."""
+        return LipNet.load(weights.locate("lips-features"), weights.locate("lips-points"))
+
     def new_mesher(self) -> FaceMesher:
         """A mesh network: one a stage, they are not shared between threads."""
-        return FaceMesher(weights.locate("facemesh"), weights.locate("iris"))
+        paths = weights.locate("facemesh"), weights.locate("iris")
+        return FaceMesher(*paths, lips=self.lips)
 
     def with_generator(self, generator: Generator) -> Session:
         """The same session with another generator (a tuned one, in float32); all else is shared."""
         other = Session(self.config)
         shared = (
             "device", "identity", "encoder", "curvature", "mixer", "cache", "occlusion_net", "glasses_net",
-            "steering",
+            "steering", "lips",
         )  # fmt: skip
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["full_generator"] = generator

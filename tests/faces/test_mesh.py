@@ -14,6 +14,7 @@ from vidswap.errors import WeightsError
 from vidswap.faces import FaceMesher, MediaPipeDetector, align, align_quad
 from vidswap.geometry import quad_size_px
 from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_EYE, head_pose, interocular
+from vidswap.models.lips import LIPS, LipNet
 from vidswap.records import Face
 from vidswap.warp import paste_sample
 
@@ -120,3 +121,19 @@ def test_generated_faces_are_aligned_already(
 def test_other_networks_are_refused(weights_home: Path) -> None:
     with pytest.raises(WeightsError, match="outputs"):
         FaceMesher(weights.locate("iris"), weights.locate("iris"))
+
+
+def test_lips_of_their_own_network_leave_the_alignment_alone(
+    fitted: list[Face], portraits: list[np.ndarray], weights_home: Path
+) -> None:
+    lips = LipNet.load(weights.locate("lips-features"), weights.locate("lips-points"))
+    refined = FaceMesher(weights.locate("facemesh"), weights.locate("iris"), lips=lips)
+    rest = np.setdiff1d(np.arange(468), LIPS)
+    for face, picture in zip(fitted, portraits, strict=True):
+        again = refined.refine(picture, face)
+        plain = FaceMesher(weights.locate("facemesh"), weights.locate("iris")).refine(picture, face)
+        assert again.mesh_xyz is not None and plain.mesh_xyz is not None
+        np.testing.assert_allclose(again.mesh_xyz[rest], plain.mesh_xyz[rest], atol=1e-4)
+        np.testing.assert_allclose(again.keypoints_xy, plain.keypoints_xy, atol=1e-4)
+        apart = np.linalg.norm((again.mesh_xyz - plain.mesh_xyz)[list(LIPS), :2], axis=1)
+        assert 0 < apart.mean() < 0.08 * interocular(plain.mesh_xyz)

@@ -70,8 +70,7 @@ def test_the_packaged_directions_move_what_they_say(weights_home: Path) -> None:
     generator = MobileStyleGAN.load(
         weights.locate("mobilestylegan"), heads=weights.locate("rgb-heads")
     )
-    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
-    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    meshes = AlignedMesh.load(weights.locate)
     directions = load_directions(weights.locate("directions"))
 
     @torch.no_grad()

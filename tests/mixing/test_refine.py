@@ -21,8 +21,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def networks(weights_home: Path):
-    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
-    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    meshes = AlignedMesh.load(weights.locate)
     identity = DlibIdentity.load(weights.locate("dlib-resnet"))
     return load_generator("mobilestylegan", weights.locate), identity, meshes
 

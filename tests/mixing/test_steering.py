@@ -49,8 +49,7 @@ def test_measures_differ_in_what_differs(small: Steering) -> None:
 
 def test_it_brings_an_edited_face_back(weights_home: Path) -> None:
     generator = load_generator("mobilestylegan", weights.locate)
-    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
-    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    meshes = AlignedMesh.load(weights.locate)
     directions = load_directions(weights.locate("directions"))
     steering = Steering.along(directions)
 

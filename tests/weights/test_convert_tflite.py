@@ -135,3 +135,35 @@ def test_truncated_and_flipped_files_never_crash() -> None:
             refused += 1
             assert "\n" not in str(error)
     assert refused > len(mutants) // 4
+
+
+def _chain() -> tuple[Any, list[int]]:
+    """An input, an operator that nothing here knows, and two that it does."""
+    file = files.TfliteFile((1, 3))
+    cast = file.add("CAST", [file.input], (1, 3), "CastOptions")
+    first = file.add("ADD", [cast, file.constant(np.ones((1, 3), np.float32))], (1, 3), "AddOptions")
+    last = file.add("LOGISTIC", [first], (1, 3))
+    side = file.add("RELU", [cast], (1, 3))
+    return file, [cast, first, last, side]
+
+
+def test_a_part_of_a_graph_is_read_on_its_own() -> None:
+    file, (cast, first, last, side) = _chain()
+    data = file.finish([last, side])
+    with pytest.raises(WeightsError, match="operator code 53"):
+        convert(data)
+    tensors, metadata = convert(data, (f"tensor{cast}", f"tensor{last}"))
+    graph = json.loads(metadata["graph"])
+    assert [op["op"] for op in graph["ops"]] == ["ADD", "LOGISTIC"]
+    assert graph["inputs"] == [cast] and graph["outputs"] == [last]
+    assert sorted(tensors) == [f"t{first - 1}"]  # the constant of the addition
+
+
+def test_parts_must_be_named_for_sure() -> None:
+    file, (cast, first, last, side) = _chain()
+    file.tensors[side].name = f"tensor{last}"
+    data = file.finish([last, side])
+    with pytest.raises(WeightsError, match="0 tensors are called 'nothing'"):
+        convert(data, ("nothing", f"tensor{first}"))
+    with pytest.raises(WeightsError, match="2 tensors are called"):
+        convert(data, (f"tensor{cast}", f"tensor{last}"))

@@ -1,7 +1,8 @@
-"""Face mesh and irises (Kartynnik et al., 1907.06724; Ablavatski et al., 2006.11341).
+"""Face mesh, irises and lips (Kartynnik et al., 1907.06724; Ablavatski et al., 2006.11341; Grishchenko et
+al., 2006.10962).
 
-A rotated square around the face goes through the mesh network, a square around each eye through
-the iris network; both answer in their square's coordinates, which are mapped back.
+A rotated square around the face goes through the mesh network and that of the lips, a square around each eye
+through the iris network; all answer in their square's coordinates, which are mapped back.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +24,7 @@ from vidswap.landmarks import (
     MESH_POINTS,
     keypoints_from_mesh,
 )
+from vidswap.models.lips import LIPS, LipNet
 from vidswap.models.litert import LiteRTModel
 from vidswap.records import Face
 
@@ -42,6 +45,8 @@ class FaceMesher:
     :param iris_path: iris network (64 px input).
     :param refine_eyelids: take the eyelid contours from the iris network, whose crop shows them
         some four times larger: blinks are followed much better.
+    :param lips: network that the points of the lips are taken from; None leaves them to the mesh network,
+        which hardly tells closed lips from open ones.
     :raises WeightsError: when a file is missing or is another network.
     """
 
@@ -51,9 +56,11 @@ class FaceMesher:
         iris_path: Path,
         *,
         refine_eyelids: bool = True,
+        lips: LipNet | None = None,
         threads: int = 1,
     ) -> None:
         self.refine_eyelids = refine_eyelids
+        self._lips = lips
         self._mesh = LiteRTModel(facemesh_path, threads=threads)
         self._iris = LiteRTModel(iris_path, threads=threads)
         self._mesh_out = _outputs(self._mesh, (MESH_POINTS * 3, 1), facemesh_path)
@@ -76,9 +83,15 @@ class FaceMesher:
         count = passes if passes is not None else (2 if mesh is None else 1)
         if count < 1:
             raise ValueError(f"passes: expected >= 1, got {count}")
-        mesh, score = self._run_mesh(picture, _face_quad(face) if mesh is None else mesh_quad(mesh))
+        quad = _face_quad(face) if mesh is None else mesh_quad(mesh)
+        crop, mesh, score = self._run_mesh(picture, quad)
         for _ in range(count - 1):
-            mesh, score = self._run_mesh(picture, mesh_quad(mesh))
+            quad = mesh_quad(mesh)
+            crop, mesh, score = self._run_mesh(picture, quad)
+        # The corners of the mouth as the alignment of faces has always had them.
+        keypoints = keypoints_from_mesh(mesh)
+        if self._lips is not None:
+            mesh[list(LIPS), :2] = self._run_lips(self._lips, crop, mesh, quad)
         irises = []
         for side in (0, 1):
             iris, lids = self._run_iris(picture, mesh, right_in_image=side == 1)
@@ -89,19 +102,29 @@ class FaceMesher:
             face,
             box_xyxy=np.concatenate((mesh[:, :2].min(0), mesh[:, :2].max(0))).astype(np.float32),
             score=score,
-            keypoints_xy=keypoints_from_mesh(mesh),
+            keypoints_xy=keypoints,
             mesh_xyz=mesh,
             iris_xy=np.stack(irises).astype(np.float32),
         )
 
-    def _run_mesh(self, rgb: NDArray[np.uint8], quad: Array) -> tuple[Array, float]:
-        out = self._mesh(crop_square(rgb, quad, _MESH_SIZE))
+    def _run_mesh(self, rgb: NDArray[np.uint8], quad: Array) -> tuple[Array, Array, float]:
+        """The crop, the mesh and its presence."""
+        crop = crop_square(rgb, quad, _MESH_SIZE)
+        out = self._mesh(crop)
         points = out[self._mesh_out[0]].reshape(MESH_POINTS, 3) / np.float32(_MESH_SIZE)
         mesh = np.empty((MESH_POINTS, 3), dtype=np.float32)
         mesh[:, :2] = _from_quad(points[:, :2], quad)
         mesh[:, 2] = points[:, 2] * quad_size_px(quad)
         logit = float(out[self._mesh_out[1]].reshape(-1)[0])
-        return mesh, float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
+        return crop, mesh, float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
+
+    @staticmethod
+    @torch.no_grad()
+    def _run_lips(lips: LipNet, crop: Array, mesh: Array, quad: Array) -> Array:
+        """Points ``[80, 2]`` of the lips, from the crop that the mesh comes from."""
+        pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
+        there = torch.from_numpy(_to_quad(mesh[:, :2], quad) * np.float32(_MESH_SIZE))[None]
+        return _from_quad(lips(pixels, there)[0].numpy() / np.float32(_MESH_SIZE), quad)
 
     def _run_iris(
         self, rgb: NDArray[np.uint8], mesh: Array, *, right_in_image: bool
@@ -163,6 +186,12 @@ def _from_quad(points: NDArray[np.floating], quad: Array) -> Array:
     """Points of the unit square into the picture; the quad is a square."""
     u, v = points[:, :1], points[:, 1:]
     return (quad[0] + u * (quad[3] - quad[0]) + v * (quad[1] - quad[0])).astype(np.float32)
+
+
+def _to_quad(points: NDArray[np.floating], quad: Array) -> Array:
+    """The inverse of :func:`_from_quad`."""
+    axes = np.stack((quad[3] - quad[0], quad[1] - quad[0])).astype(np.float64)
+    return ((points - quad[0]) @ np.linalg.inv(axes)).astype(np.float32)
 
 
 def crop_square(rgb: NDArray[np.uint8], quad: Array, size: int) -> Array:

@@ -9,6 +9,7 @@ z in the same scale, towards the camera negative). "Left" and "right" are those 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from vidswap.errors import WeightsError
 from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_EYE, LEFT_BROW, MOUTH_CORNERS, RIGHT_BROW
+from vidswap.models.lips import LIPS, LipNet
 from vidswap.models.mesh import EYE_SIZE, FACE_SIZE, FaceMeshNet, IrisNet
 
 FACE_ROI_CENTRE_XY = (0.5, 0.59)
@@ -25,6 +27,7 @@ FACE_ROI_SIDE = 0.96
 samples of the generator at psi 0.8: centre (0.499, 0.589), deviation (0.039, 0.014); side 0.956,
 deviation 0.052; turned by -0.4 degrees, deviation 1. Seven photographs: (0.50, 0.594), 0.96."""
 
+_CROP_SCALE = FACE_ROI_SIDE / FACE_SIZE
 EYE_ROI_SCALE = 2.3
 """Side of the iris network's ROI in widths of the eye."""
 
@@ -57,16 +60,21 @@ class AlignedMesh(nn.Module):
         as MediaPipe and :mod:`vidswap.faces` do. Use it wherever eye aspect counts: the mesh
         alone hardly follows the lids (its eye aspect spans 0.19 to 0.34 over faces where the
         refined one spans 0.10 to 0.48).
+    :param lips: replaces x and y of the 80 points of the lips by its own, whose gap is 0 when they are
+        closed.
     """
 
     _face_grid: Tensor
     _eye_grid: Tensor
     _centre: Tensor
 
-    def __init__(self, mesh: FaceMeshNet, iris: IrisNet, *, refine_eyes: bool = False) -> None:
+    def __init__(
+        self, mesh: FaceMeshNet, iris: IrisNet, *, refine_eyes: bool = False, lips: LipNet | None = None
+    ) -> None:
         super().__init__()
         self.mesh = mesh
         self.iris = iris
+        self.lips = lips
         self.refine_eyes = refine_eyes
         self.register_buffer(
             "_face_grid", _roi_grid(FACE_SIZE) * FACE_ROI_SIDE, persistent=False
@@ -75,20 +83,22 @@ class AlignedMesh(nn.Module):
         self.register_buffer("_centre", torch.tensor(FACE_ROI_CENTRE_XY), persistent=False)
 
     @classmethod
-    def load(
-        cls, mesh_path: str | Path, iris_path: str | Path, *, refine_eyes: bool = False
-    ) -> AlignedMesh:
-        """From the two converted safetensors files, frozen.
+    def load(cls, locate: Callable[[str], Path], *, refined: bool = True) -> AlignedMesh:
+        """From the converted files, frozen.
 
+        :param locate: a name in the catalogue of weights to its file.
+        :param refined: with eyelids by the iris network and lips by their own.
         :raises WeightsError: when a file is missing, damaged or another network.
         """
-        nets = FaceMeshNet.load(mesh_path), IrisNet.load(iris_path)
-        return cls(*nets, refine_eyes=refine_eyes).eval()
+        nets = FaceMeshNet.load(locate("facemesh-torch")), IrisNet.load(locate("iris-torch"))
+        lips = LipNet.load(locate("lips-features"), locate("lips-points")) if refined else None
+        return cls(*nets, refine_eyes=refined, lips=lips).eval()
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, *, plain_lips: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Mesh, presence, irises.
 
         :param images: ``[B, 3, S, S]`` RGB in [-1, 1], S in 128, 256, 512, 1024.
+        :param plain_lips: leave the lips as the mesh network has them.
         :return: mesh ``[B, 468, 3]``; presence probability ``[B]``; irises ``[B, 2, 5, 2]``,
             left eye in the image first, each the centre, then the iris's edge on the side of the
             nose, above, on the side of the temple, below.
@@ -96,15 +106,17 @@ class AlignedMesh(nn.Module):
         :raises ValueError: for another shape.
         """
         images = self._prepared(images)
-        mesh, presence = self._mesh(images)
+        crops, mesh, presence = self._mesh(images)
         contour, iris = self._eyes(images, mesh)
+        if self.lips is not None and not plain_lips:
+            mesh = self._with_lips(self.lips, crops, mesh)
         if self.refine_eyes:
             mesh = _with_eyelids(mesh, contour)
         return mesh, torch.sigmoid(presence), iris
 
     def mesh_only(self, images: Tensor) -> Tensor:
-        """Just the mesh ``[B, 468, 3]``, for a third of the cost; never with refined eyes."""
-        return self._mesh(self._prepared(images))[0]
+        """Just the mesh ``[B, 468, 3]``, for a third of the cost; never with refined eyes or lips."""
+        return self._mesh(self._prepared(images))[1]
 
     def _prepared(self, images: Tensor) -> Tensor:
         size = images.shape[-1]
@@ -118,12 +130,24 @@ class AlignedMesh(nn.Module):
             images = (images[..., ::2] + images[..., 1::2]) * 0.25
         return images
 
-    def _mesh(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _mesh(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The network's crops, the mesh, the logit of its presence."""
         grid = (self._centre + self._face_grid).expand(images.shape[0], -1, -1, -1)
-        landmarks, presence = self.mesh(_sample(images, grid))
-        scale = FACE_ROI_SIDE / FACE_SIZE
-        offset = F.pad(self._centre - 0.5 * FACE_ROI_SIDE, (0, 1))
-        return landmarks * scale + offset, presence
+        crops = _sample(images, grid)
+        landmarks, presence = self.mesh(crops)
+        offset = F.pad(self._offset, (0, 1))
+        return crops, landmarks * _CROP_SCALE + offset, presence
+
+    @property
+    def _offset(self) -> Tensor:
+        """Corner of the crop."""
+        return self._centre - 0.5 * FACE_ROI_SIDE
+
+    def _with_lips(self, lips: LipNet, crops: Tensor, mesh: Tensor) -> Tensor:
+        points = lips(crops, (mesh[..., :2] - self._offset) / _CROP_SCALE)
+        index = torch.tensor(LIPS, device=mesh.device)
+        points = points * _CROP_SCALE + self._offset
+        return mesh.index_copy(1, index, torch.cat([points, mesh[:, index, 2:]], -1))
 
     def _eyes(self, images: Tensor, mesh: Tensor) -> tuple[Tensor, Tensor]:
         """Eyelid contours ``[B, 2, 16, 2]`` and irises ``[B, 2, 5, 2]``."""

