@@ -59,7 +59,7 @@ step() { # what is done, then the command
     say "done in $((SECONDS - began)) s"
 }
 
-step "fetching weights (145 MB the first time)" vidswap weights fetch
+step "fetching weights (180 MB the first time)" vidswap weights fetch
 if [ -z "$CLIP" ]; then
     CLIP="$OUT/sample.mp4"
     if [ ! -s "$CLIP" ]; then
