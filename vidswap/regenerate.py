@@ -124,7 +124,7 @@ class Regenerate:
             return None
         _, amounts, response = self.steered[face.face.track_id]
         hidden = covered_measures(face, steering.names)
-        wanted = steering.measures(face.crop.mesh)
+        wanted = steering.wanted(face.crop.mesh)
         steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
         return _Steered(steering, wanted, hidden, steps)
 

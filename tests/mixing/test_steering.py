@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vidswap import weights
+from vidswap.landmarks import interocular
 from vidswap.mixing import Steering
 from vidswap.mixing.directions import Directions, edit, load_directions
 from vidswap.models import load_generator
@@ -45,6 +46,18 @@ def test_measures_differ_in_what_differs(small: Steering) -> None:
     turn = np.array([[np.cos(angle), 0, -np.sin(angle)], [0, 1, 0], [np.sin(angle), 0, np.cos(angle)]])
     yaw, mouth, smile = small.measures(mesh @ turn.T) - small.measures(mesh)
     assert abs(yaw) == pytest.approx(1.2, abs=0.02) and abs(mouth) < 0.05 and abs(smile) < 0.05
+
+
+@pytest.mark.parametrize(("gap", "wanted"), [(0.0, 0.0), (0.012, 0.002), (0.05, 0.05), (0.2, 0.2)])
+def test_lips_that_are_all_but_closed_are_meant_to_be(small: Steering, gap: float, wanted: float) -> None:
+    mesh = canonical_mesh().numpy().copy()
+    for upper, lower in ((81, 178), (82, 87), (13, 14), (312, 317), (311, 402)):
+        mesh[lower] = mesh[upper] + np.array([0.0, gap * interocular(mesh), 0.0])
+    mouth = small.names.index("mouth")
+    assert small.measures(mesh)[mouth] * small.units[mouth] == pytest.approx(gap, abs=1e-4)
+    assert small.wanted(mesh)[mouth] * small.units[mouth] == pytest.approx(wanted, abs=1e-3)
+    rest = np.delete(np.arange(len(small.names)), mouth)
+    np.testing.assert_array_equal(small.wanted(mesh)[rest], small.measures(mesh)[rest])
 
 
 def test_it_brings_an_edited_face_back(weights_home: Path) -> None:

@@ -45,6 +45,10 @@ _LEFT_ALONE = frozenset({"brow", "gaze_x", "gaze_y"})
 direction puts glasses on some faces. The gaze changes too quickly: steered, it was as far off as before."""
 
 
+_CLOSED = 0.03
+"""Opening of a mouth up to which it may be closed: pressed lips were measured at 0.00 to 0.03."""
+
+
 @dataclass(frozen=True)
 class Steering:
     """Directions that are steered along, and their measures."""
@@ -89,6 +93,18 @@ class Steering:
         points = torch.from_numpy(np.asarray(mesh, np.float32))[None]
         found = face_measures(points, torch.zeros(1, 2, 5, 2))  # no gaze among the columns
         return found[0, list(self.columns)].double().numpy() / self.units
+
+    def wanted(self, mesh: NDArray[np.floating]) -> Amounts:
+        """The measures ``[D]`` that a drawn face is to have beside a target's ``[468, 3]``.
+
+        Lips that are all but closed are meant to be: a parted pair shows teeth at once.
+        """
+        found = self.measures(mesh)
+        if "mouth" in self.names:
+            place = self.names.index("mouth")
+            gap = found[place] * self.units[place]
+            found[place] *= float(np.clip(gap / _CLOSED, 0.0, 1.0)) ** 2
+        return found
 
     def follow(self, amounts: Amounts, error: Amounts, hidden: NDArray[np.bool_] | None = None) -> Amounts:
         """The amounts for the next frame.
