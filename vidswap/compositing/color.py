@@ -55,8 +55,8 @@ _CHROMA_SCALE = (0.4, 1.8)
 _LOG_FIELD_LIMIT = float(np.log(1.8))
 _FIELD_SIGMAS = (0.2, 0.08, 0.05)
 """Blurs of the light map as parts of the crop's side, from half a face to an eye. Where a narrow one has few
-"""Added to L* before it is compared with a* and b*: in one light and another they are in proportion to it."""
-the target's do, but the distance to the source's photo rose from 0.42 to 0.46 (two pairs)."""
+votes, the next broader one holds. Finer than that, light is a part of a person's looks: with 0.03 noses shone
+as the target's do, but the distance to the source's photo rose from 0.42 to 0.46 (two pairs)."""
 _SURPRISE = 1.0
 """Logarithm by which a pair may lie off the broad map before it has no say in the finer one."""
 _SKIN_CHROMA = 5.0
