@@ -17,6 +17,7 @@ from vidswap.compositing import (
     Placement,
     bare_forehead,
     beard_beyond,
+    carry_jaw_on,
     carry_skin_on,
     face_mask,
     follow,
@@ -217,7 +218,11 @@ class SeatFaces:
             solid = solid * bare_forehead(*glances, solid, mesh)
             bearded = wears_beard(of_shot(self.beards, face.face.track_id, work.shot))
             head = own_head(glances[1], solid, mesh, face.occluded) if bearded else None
-            image = carry_skin_on(image, solid, mesh, glance=glances[0], head=head)
+            mended = carry_skin_on(image, solid, mesh, glance=glances[0], head=head)
+            image = carry_jaw_on(
+                mended, glances[1], solid, mesh,
+                glance=glances[0] if mended is image else Glance(mended), occluded=face.occluded,
+            )  # fmt: skip
         solid = self._steady_mask(solid, face, placement, before)
         swap = replace(face.swap, image=image, mask=solid)
         face = replace(face, swap=swap, solid=solid, drawn=drawn)

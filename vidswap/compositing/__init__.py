@@ -9,6 +9,7 @@ from vidswap.compositing.detail import match_detail
 from vidswap.compositing.eyes import deepen_eyes
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead, own_fringe
+from vidswap.compositing.jaw import carry_jaw_on
 from vidswap.compositing.lids import LidState, lend_lids
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
@@ -40,6 +41,7 @@ __all__ = [
     "ColorMatcher",
     "ColorMethod",
     "ColorState",
+    "carry_jaw_on",
     "carry_skin_on",
     "combine",
     "composite",

@@ -107,10 +107,20 @@ def carry_skin_on(
     there = (grown(paler * (inside < 0), paler, _STEPS) * ring).astype(np.float32)
     if there[wanted].max(initial=0.0) < _LEAST:
         return drawn
+    known = (1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0))
+    return with_skin(drawn, glance, there, known)
+
+
+def with_skin(drawn: FloatArray, glance: Glance, there: FloatArray, known: FloatArray) -> FloatArray:
+    """A picture ``[S, S, 3]`` with the skin around in some places.
+
+    :param glance: of ``drawn``. :param there: ``[128, 128]`` the places, in [0, 1].
+    :param known: ``[128, 128]`` what is skin, and may be carried on.
+    """
     # A pixel wider than seen: at the edge of the cheek the two are mixed.
     shown = gaussian_blur(to_tensor(widest(there, 1)), 0.8)
-    known = to_tensor((1 - widest(paler, 1)) * _bright(lab, np.median(lab[skin], axis=0)) + 1e-5)
-    carried = _spread(glance.rgb * known) / _spread(known)
+    known_skin = to_tensor(known + 1e-5)
+    carried = _spread(glance.rgb * known_skin) / _spread(known_skin)
     # Where nothing changes the picture stays as it is: most of it.
     inner = span_of(shown[0, 0].numpy() > 0, room=1)
     size, out = drawn.shape[0], np.array(drawn, dtype=np.float32)

@@ -82,12 +82,12 @@ def beard_beyond(
     """
     place = (np.arange(_SIZE, dtype=np.float32) + 0.5) / _SIZE
     nose, lip = float(mesh_xyz[_NOSE_BASE, 1]), float(mesh_xyz[list(MOUTH), 1].max())
-    cheeks = _cheeks(mask, mesh_xyz)
+    cheeks = cheeks_seen(mask, mesh_xyz)
     if cheeks is None:
         return None, share or 0.0
     one, two = Glance.of(drawn).lab, Glance.of(target).lab
     inside = outline_distance(mesh_xyz)
-    bare = _skin(one, cheeks, inside)
+    bare = bare_skin(one, cheeks, inside)
     where = bare * smoothstep((place[:, None] - nose) / 0.04)
     seen, free = np.ones_like(bare), np.ones_like(bare)
     if occluded is not None:
@@ -130,7 +130,7 @@ def own_head(
     """
     if occluded is None:
         return None
-    cheeks = _cheeks(mask, mesh_xyz)
+    cheeks = cheeks_seen(mask, mesh_xyz)
     if cheeks is None:
         return None
     behind = _behind(Glance.of(target).lab, cheeks, outline_distance(mesh_xyz))
@@ -152,7 +152,7 @@ def above_beard(mask: FloatArray, mesh_xyz: FloatArray) -> FloatArray:
     return mask * share[:, None]
 
 
-def _cheeks(mask: FloatArray, mesh_xyz: FloatArray) -> np.ndarray | None:
+def cheeks_seen(mask: FloatArray, mesh_xyz: FloatArray) -> np.ndarray | None:
     """The face above the base of the nose, ``[128, 128]`` booleans; None where too little of it, or of what
     lies below, is seen."""
     face = resize_map(mask, _SIZE) > 0.5
@@ -173,7 +173,7 @@ def _smoothed(hair: FloatArray, seen: FloatArray, chin: np.ndarray, before: floa
     return before + (1 - float(np.exp(-1.0 / frames))) * (now - before)
 
 
-def _skin(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArray:
+def bare_skin(lab: FloatArray, cheeks: np.ndarray, inside: FloatArray) -> FloatArray:
     """Where a drawing ``[n, n, 3]`` in L*a*b* has bare skin, ``[n, n]`` in [0, 1]."""
     usual = np.median(lab[cheeks], axis=0)
     away = np.hypot(lab[..., 1] - usual[1], lab[..., 2] - usual[2])
