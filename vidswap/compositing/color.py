@@ -54,10 +54,10 @@ _COLOURED = 6.0
 _CHROMA_SCALE = (0.4, 1.8)
 _LOG_FIELD_LIMIT = float(np.log(1.8))
 _FIELD_SIGMAS = (0.2, 0.07)
-"""Blurs of the light map as parts of the crop's side, from half a face to an eye and its lids. Where the narrow
-one has few votes, the broader one holds. Finer light is a part of a person's looks: with 0.05, 0.06, 0.07 and
-0.08 the distance to the source's photo was 0.41, 0.39, 0.38 and 0.37 on one pair; with 0.03 instead of 0.05 it
-rose from 0.42 to 0.44 on another."""
+"""Blurs of the light map as parts of the crop's side, from half a face to an eye and its lids. Where the
+narrow one has few votes, the broader one holds. Finer light is a part of a person's looks: with 0.05, 0.06,
+0.07 and 0.08 the distance to the source's photo was 0.41, 0.39, 0.38 and 0.37 on one pair; with 0.03 instead
+of 0.05 it rose from 0.42 to 0.44 on another."""
 _SURPRISE = 1.0
 """Logarithm by which a pair may lie off the broad map before it has no say in the finer one."""
 _SKIN_CHROMA = 5.0
