@@ -218,11 +218,10 @@ class SeatFaces:
             solid = solid * bare_forehead(*glances, solid, mesh)
             bearded = wears_beard(of_shot(self.beards, face.face.track_id, work.shot))
             head = own_head(glances[1], solid, mesh, face.occluded) if bearded else None
-            mended = carry_skin_on(image, solid, mesh, glance=glances[0], head=head)
+            image = carry_skin_on(image, solid, mesh, glance=glances[0], head=head)
             image = carry_jaw_on(
-                mended, glances[1], solid, mesh,
-                glance=glances[0] if mended is image else Glance(mended), occluded=face.occluded,
-            )  # fmt: skip
+                image, glances[1], solid, mesh, glance=glances[0].again(image), occluded=face.occluded
+            )
         solid = self._steady_mask(solid, face, placement, before)
         swap = replace(face.swap, image=image, mask=solid)
         face = replace(face, swap=swap, solid=solid, drawn=drawn)
@@ -288,9 +287,8 @@ class SeatFaces:
         """Where the target's beard hangs over the mask ``[128, 128]``; a glance of the new face's picture may
         be from before it was mended."""
         crop, track, image = face.crop, face.face.track_id, face.swap.image
-        drawn = glances[0] if glances[0].shows(image) else image
         beyond, share = beard_beyond(
-            drawn, glances[1], face.solid, crop.mesh,
+            glances[0].again(image), glances[1], face.solid, crop.mesh,
             occluded=face.occluded, share=of_shot(self.beards, track, shot),
         )  # fmt: skip
         self.beards[track] = shot, share

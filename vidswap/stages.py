@@ -369,10 +369,10 @@ class PasteFaces:
     def _with_teeth(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
         """The new face with teeth as bright as the target's."""
         share, track = self.config.composite.teeth, face.face.track_id
-        if share <= 0 or face.drawn is None:
+        if share <= 0 or face.drawn_mesh is None:
             return image
         image, now = light_teeth(
-            image, face.drawn.mesh / image.shape[0], face.crop.image, face.crop.mesh,
+            image, face.drawn_mesh, face.crop.image, face.crop.mesh,
             of_shot(self.teeth, track, shot), share=share, occluded=face.occluded,
         )  # fmt: skip
         self.teeth[track] = shot, now
@@ -383,9 +383,8 @@ class PasteFaces:
         options, track = self.config.composite, face.face.track_id
         if options.eye_depth <= 0 and options.closed_eyes <= 0:
             return image
-        drawn = None if face.drawn is None else face.drawn.mesh / face.swap.image.shape[0]
         lids = of_shot(self.lids, track, shot)
-        seen = drawn, face.crop.image, face.crop.mesh, lids
+        seen = face.drawn_mesh, face.crop.image, face.crop.mesh, lids
         image, depth = deepen_eyes(
             image, *seen, of_shot(self.depths, track, shot),
             share=options.eye_depth, occluded=face.occluded,
@@ -407,8 +406,6 @@ class PasteFaces:
 
 def _features(face: FaceWork) -> np.ndarray:
     """Brows, eyes and lips of the target's face and of the new one, ``[96, 96]`` in [0, 1]."""
-    meshes = [face.crop.mesh]
-    if face.drawn is not None:
-        meshes.append(face.drawn.mesh / face.swap.image.shape[0])
+    meshes = [mesh for mesh in (face.crop.mesh, face.drawn_mesh) if mesh is not None]
     masks = [face_mask(mesh, _FEATURES_SIZE, regions="brows,eyes,mouth", feather=8.0) for mesh in meshes]
     return np.maximum.reduce(masks)

@@ -48,6 +48,11 @@ class FaceWork:
     beyond: np.ndarray | None = None
     """``[128, 128]`` opacity of the new face beyond ``solid``, over the rim of a beard; None without one."""
 
+    @property
+    def drawn_mesh(self) -> np.ndarray | None:
+        """``[468, 3]`` the new face's mesh in [0, 1]; None where it is not to be believed."""
+        return None if self.drawn is None else self.drawn.mesh / self.swap.image.shape[0]
+
 
 @dataclass(frozen=True)
 class Work:

@@ -123,7 +123,7 @@ def test_other_networks_are_refused(weights_home: Path) -> None:
         FaceMesher(weights.locate("iris"), weights.locate("iris"))
 
 
-def test_lips_of_their_own_network_leave_the_alignment_alone(
+def test_lips_of_their_own_network_leave_the_keypoints_alone(
     fitted: list[Face], portraits: list[np.ndarray], weights_home: Path
 ) -> None:
     lips = LipNet.load(weights.locate("lips-features"), weights.locate("lips-points"))

@@ -28,6 +28,10 @@ class Glance:
         """Whether it was made of this very picture."""
         return self._picture is picture
 
+    def again(self, picture: FloatArray) -> Glance:
+        """One of a picture that may have been mended since: this one where it was not."""
+        return self if self.shows(picture) else Glance(picture)
+
     @cached_property
     def rgb(self) -> torch.Tensor:
         """``[1, 3, 128, 128]``."""

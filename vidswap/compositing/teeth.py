@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from vidswap.compositing.arrays import gaussian_blur, resize_map, smoothstep, to_array, to_tensor
+from vidswap.compositing.arrays import enlarged_part, gaussian_blur, smoothstep, to_array, to_tensor
 from vidswap.compositing.masks import signed_distance
 from vidswap.landmarks import INNER_MOUTH, MOUTH, mouth_opening
 from vidswap.records import FloatArray
@@ -135,7 +135,7 @@ def _mouth(picture: FloatArray, mesh_xy: FloatArray, occluded: FloatArray | None
     inside = smoothstep(inner / _SOFT)
     lips, skin = (outer > 0) & (inner < -_OFF), outer < -_OFF
     if occluded is not None:
-        cover = resize_map(occluded, size)[part]
+        cover = to_array(enlarged_part(to_tensor(occluded), size, part))
         if float((cover > _COVERED).mean()) > _COVERED:
             return None
         inside = inside * (1 - np.clip(cover, 0, 1))

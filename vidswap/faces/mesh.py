@@ -22,6 +22,7 @@ from vidswap.landmarks import (
     EYE_CORNERS,
     IRIS_NETWORK_EYE,
     MESH_POINTS,
+    MOUTH_CORNERS,
     keypoints_from_mesh,
 )
 from vidswap.models.lips import LIPS, LipNet
@@ -79,25 +80,30 @@ class FaceMesher:
         :raises ValueError: when the picture is not uint8 RGB or ``passes`` < 1.
         """
         picture = check_picture(rgb)
-        mesh = face.mesh_xyz
-        count = passes if passes is not None else (2 if mesh is None else 1)
+        last = face.mesh_xyz
+        count = passes if passes is not None else (2 if last is None else 1)
         if count < 1:
             raise ValueError(f"passes: expected >= 1, got {count}")
-        quad = _face_quad(face) if mesh is None else mesh_quad(mesh)
-        crop, mesh, score = self._run_mesh(picture, quad)
-        for _ in range(count - 1):
-            quad = mesh_quad(mesh)
-            crop, mesh, score = self._run_mesh(picture, quad)
-        # The corners of the mouth as the alignment of faces has always had them.
-        keypoints = keypoints_from_mesh(mesh)
+        for _ in range(count):
+            quad = _face_quad(face) if last is None else mesh_quad(last)
+            crop = crop_square(picture, quad, _MESH_SIZE)
+            points, score = self._run_mesh(crop)
+            mesh = np.empty((MESH_POINTS, 3), dtype=np.float32)
+            mesh[:, :2] = _from_quad(points[:, :2], quad)
+            mesh[:, 2] = points[:, 2] * quad_size_px(quad)
+            last = mesh
+        # Keypoints keep the mesh network's corners of the mouth, as detectors and trackers know them.
+        corners = mesh[list(MOUTH_CORNERS), :2].copy()
         if self._lips is not None:
-            mesh[list(LIPS), :2] = self._run_lips(self._lips, crop, mesh, quad)
+            mesh[list(LIPS), :2] = _from_quad(self._run_lips(self._lips, crop, points), quad)
         irises = []
         for side in (0, 1):
             iris, lids = self._run_iris(picture, mesh, right_in_image=side == 1)
             irises.append(iris)
             if self.refine_eyelids:
                 mesh[IRIS_NETWORK_EYE[side], :2] = lids
+        keypoints = keypoints_from_mesh(mesh)
+        keypoints[3:] = corners
         return replace(
             face,
             box_xyxy=np.concatenate((mesh[:, :2].min(0), mesh[:, :2].max(0))).astype(np.float32),
@@ -107,24 +113,20 @@ class FaceMesher:
             iris_xy=np.stack(irises).astype(np.float32),
         )
 
-    def _run_mesh(self, rgb: NDArray[np.uint8], quad: Array) -> tuple[Array, Array, float]:
-        """The crop, the mesh and its presence."""
-        crop = crop_square(rgb, quad, _MESH_SIZE)
+    def _run_mesh(self, crop: Array) -> tuple[Array, float]:
+        """The mesh ``[468, 3]`` in the unit square of a crop, and its presence."""
         out = self._mesh(crop)
         points = out[self._mesh_out[0]].reshape(MESH_POINTS, 3) / np.float32(_MESH_SIZE)
-        mesh = np.empty((MESH_POINTS, 3), dtype=np.float32)
-        mesh[:, :2] = _from_quad(points[:, :2], quad)
-        mesh[:, 2] = points[:, 2] * quad_size_px(quad)
         logit = float(out[self._mesh_out[1]].reshape(-1)[0])
-        return crop, mesh, float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
+        return points, float(1 / (1 + np.exp(-np.clip(logit, -60, 60))))
 
     @staticmethod
     @torch.no_grad()
-    def _run_lips(lips: LipNet, crop: Array, mesh: Array, quad: Array) -> Array:
-        """Points ``[80, 2]`` of the lips, from the crop that the mesh comes from."""
+    def _run_lips(lips: LipNet, crop: Array, points: Array) -> Array:
+        """Points ``[80, 2]`` of the lips in the unit square of a crop, from the mesh found in it."""
         pixels = torch.from_numpy(crop).permute(2, 0, 1)[None]
-        there = torch.from_numpy(_to_quad(mesh[:, :2], quad) * np.float32(_MESH_SIZE))[None]
-        return _from_quad(lips(pixels, there)[0].numpy() / np.float32(_MESH_SIZE), quad)
+        there = torch.from_numpy(points * np.float32(_MESH_SIZE))[None]
+        return lips(pixels, there)[0].numpy() / np.float32(_MESH_SIZE)
 
     def _run_iris(
         self, rgb: NDArray[np.uint8], mesh: Array, *, right_in_image: bool
@@ -186,12 +188,6 @@ def _from_quad(points: NDArray[np.floating], quad: Array) -> Array:
     """Points of the unit square into the picture; the quad is a square."""
     u, v = points[:, :1], points[:, 1:]
     return (quad[0] + u * (quad[3] - quad[0]) + v * (quad[1] - quad[0])).astype(np.float32)
-
-
-def _to_quad(points: NDArray[np.floating], quad: Array) -> Array:
-    """The inverse of :func:`_from_quad`."""
-    axes = np.stack((quad[3] - quad[0], quad[1] - quad[0])).astype(np.float64)
-    return ((points - quad[0]) @ np.linalg.inv(axes)).astype(np.float32)
 
 
 def crop_square(rgb: NDArray[np.uint8], quad: Array, size: int) -> Array:

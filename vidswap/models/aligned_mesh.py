@@ -9,7 +9,7 @@ z in the same scale, towards the camera negative). "Left" and "right" are those 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -111,7 +111,7 @@ class AlignedMesh(nn.Module):
         if self.lips is not None and not plain_lips:
             mesh = self._with_lips(self.lips, crops, mesh)
         if self.refine_eyes:
-            mesh = _with_eyelids(mesh, contour)
+            mesh = _with_points(mesh, sum(IRIS_NETWORK_EYE, ()), contour.flatten(1, 2))
         return mesh, torch.sigmoid(presence), iris
 
     def mesh_only(self, images: Tensor) -> Tensor:
@@ -145,9 +145,7 @@ class AlignedMesh(nn.Module):
 
     def _with_lips(self, lips: LipNet, crops: Tensor, mesh: Tensor) -> Tensor:
         points = lips(crops, (mesh[..., :2] - self._offset) / _CROP_SCALE)
-        index = torch.tensor(LIPS, device=mesh.device)
-        points = points * _CROP_SCALE + self._offset
-        return mesh.index_copy(1, index, torch.cat([points, mesh[:, index, 2:]], -1))
+        return _with_points(mesh, LIPS, points * _CROP_SCALE + self._offset)
 
     def _eyes(self, images: Tensor, mesh: Tensor) -> tuple[Tensor, Tensor]:
         """Eyelid contours ``[B, 2, 16, 2]`` and irises ``[B, 2, 5, 2]``."""
@@ -187,10 +185,10 @@ def _sample(images: Tensor, grid: Tensor) -> Tensor:
     return crops * 0.5 + 0.5  # here, where the pixels are few
 
 
-def _with_eyelids(mesh: Tensor, contour: Tensor) -> Tensor:
-    index = torch.tensor(IRIS_NETWORK_EYE, device=mesh.device).flatten()
-    lids = torch.cat([contour.flatten(1, 2), mesh[:, index, 2:]], -1)
-    return mesh.index_copy(1, index, lids)
+def _with_points(mesh: Tensor, numbers: Sequence[int], xy: Tensor) -> Tensor:
+    """A mesh with x and y of some points from elsewhere, ``[B, n, 2]``; depths stay."""
+    index = torch.tensor(numbers, device=mesh.device)
+    return mesh.index_copy(1, index, torch.cat([xy, mesh[:, index, 2:]], -1))
 
 
 # --- features ------------------------------------------------------------------------------

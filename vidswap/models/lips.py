@@ -37,7 +37,7 @@ class LipNet(nn.Module):
     """Lips of face crops.
 
     :param features: its first layers. :param points: the branch; both are parts of the published graph, see
-        :data:`vidswap.weights.convert_tflite.PARTS`.
+        :mod:`vidswap.weights.catalogue`.
     :raises WeightsError: when they are other networks.
     """
 

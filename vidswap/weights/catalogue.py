@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from vidswap.weights.serialize import to_safetensors
 
@@ -76,34 +76,12 @@ def _only(members: Mapping[str, bytes]) -> bytes:
     return data
 
 
-def _tfjs(output: str) -> Callable[[Mapping[str, bytes]], bytes]:
-    """A TensorFlow.js graph model, up to the node of this name."""
-
-    def run(members: Mapping[str, bytes]) -> bytes:
-        from vidswap.weights.convert_tfjs import convert
-
-        return to_safetensors(*convert(members, output=output))
-
-    return run
-
-
-def _part_of_tflite(part: str) -> Callable[[Mapping[str, bytes]], bytes]:
-    """A part of a TFLite graph, named as in :mod:`vidswap.weights.convert_tflite`."""
-
-    def run(members: Mapping[str, bytes]) -> bytes:
-        from vidswap.weights.convert_tflite import PARTS, convert
-
-        return to_safetensors(*convert(_only(members), PARTS[part]))
-
-    return run
-
-
-def _with_module(module: str, whole: bool) -> Callable[[Mapping[str, bytes]], bytes]:
+def _with_module(module: str, whole: bool, **options: Any) -> Callable[[Mapping[str, bytes]], bytes]:
     """A converter in its own module, imported on use: a run with a full cache needs none."""
 
     def run(members: Mapping[str, bytes]) -> bytes:
         convert = importlib.import_module(f"vidswap.weights.{module}").convert
-        tensors, metadata = convert(dict(members) if whole else _only(members))
+        tensors, metadata = convert(dict(members) if whole else _only(members), **options)
         return to_safetensors(tensors, metadata)
 
     return run
@@ -115,10 +93,13 @@ _CONVERTERS: Mapping[str, Callable[[Mapping[str, bytes]], bytes]] = MappingProxy
         "mobilestylegan": _with_module("convert_mobilestylegan", whole=True),
         "dlib": _with_module("convert_dlib", whole=False),
         "tflite": _with_module("convert_tflite", whole=False),
-        "lips-features": _part_of_tflite("lips-features"),
-        "lips-points": _part_of_tflite("lips-points"),
-        "tfjs-faceres": _tfjs("global_pooling/Mean"),
-        "tfjs-mobileface": _tfjs("batchnorm0/add_1"),
+        # What :class:`vidswap.models.lips.LipNet` runs of the attention mesh.
+        "lips-features": _with_module("convert_tflite", whole=False, part=("input_1", "p_re_lu_3")),
+        "lips-points": _with_module(
+            "convert_tflite", whole=False, part=("transform_tensor_bilinear_v2", "reshape_1")
+        ),
+        "tfjs-faceres": _with_module("convert_tfjs", whole=True, output="global_pooling/Mean"),
+        "tfjs-mobileface": _with_module("convert_tfjs", whole=True, output="batchnorm0/add_1"),
     }
 )
 

@@ -33,11 +33,6 @@ _ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH")
 _PADDINGS = ("SAME", "VALID")
 Part = tuple[str, str]
 """Names of the tensors that a part of a graph begins and ends with."""
-PARTS: dict[str, Part] = {
-    "lips-features": ("input_1", "p_re_lu_3"),
-    "lips-points": ("transform_tensor_bilinear_v2", "reshape_1"),
-}
-"""What of MediaPipe's attention mesh :class:`vidswap.models.lips.LipNet` runs."""
 
 # Operator -> {attribute: (field number, struct format, default)}; letters p and a stand for a
 # byte that names a padding and a fused activation.
