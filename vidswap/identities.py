@@ -25,7 +25,7 @@ from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
 _SOURCE_SIDE = 1600
-_VERSION = 7
+_VERSION = 8
 _ASKED = ("dlib-resnet", "encoder", "fit-curvature", "glasses", "rgb-heads")
 """Networks that a source's inversion depends on, besides the generator."""
 

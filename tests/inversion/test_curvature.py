@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,20 @@ def test_a_track_carries_what_its_steps_taught(networks, curvature: Curvature) -
     assert state.pairs and len(state.pairs[0]) == 2
     for step, change in state.pairs:
         assert float((step * change).sum()) > 0
+
+
+def test_a_fit_goes_on_from_what_the_round_before_taught(networks, curvature: Curvature) -> None:
+    generator, identity = networks
+    gains = []
+    for seed in (22, 24):
+        noise = torch.randn(1, 23, 512, generator=torch.Generator().manual_seed(seed))
+        image = picture(generator, code(generator, seed) + 0.05 * noise)
+        fit = partial(fit_pivot, generator, identity, image, config=CONFIG, curvature=curvature)
+        before = fit(generator.w_avg.expand(1, generator.n_styles, -1), steps=10)
+        assert len(before.pairs) >= 2
+        anew, on = fit(before.w_plus, steps=5), fit(before.w_plus, steps=5, pairs=before.pairs)
+        gains.append(on.psnr - anew.psnr)
+    assert sum(gains) > 0.3  # dB; it was 1.1
 
 
 def test_it_is_used_for_the_generator_that_it_was_measured_on(weights_home: Path, networks) -> None:

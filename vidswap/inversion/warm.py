@@ -164,6 +164,7 @@ class Inverter:
         total = self.config.first_steps if steps is None else steps
         rounds = [total] if total < _MANY_STEPS else [total // 2, total // 4, total - total // 2 - total // 4]
         correction, spent = None, 0
+        pairs: Pairs = ()
         for number, count in enumerate(rounds):
             if number:
                 correction = self._measured(code)
@@ -172,9 +173,9 @@ class Inverter:
                 self.generator, self.identity, image, code,
                 config=self.config, steps=count, correction=_added(correction), **seen,
                 full_steps=self.config.full_steps if last else 0,
-                rate_scale=0.5**number, curvature=self.curvature,
+                rate_scale=0.5**number, curvature=self.curvature, pairs=pairs,
             )  # fmt: skip
-            code, spent = result.w_plus, spent + result.steps
+            code, pairs, spent = result.w_plus, result.pairs, spent + result.steps
         return origin, replace(result, steps=spent), correction
 
     def _following(
