@@ -79,6 +79,19 @@ def test_lids_take_the_colours_of_the_drawn_face(skin, mesh, drawn) -> None:
     assert np.abs(tinted[lid] - plain[lid]).max() < 0.05 < np.abs(skin[lid] * cool - skin[lid]).max()
 
 
+def test_lashes_stay_as_dark_beside_the_lid_in_a_darker_face(skin, mesh, drawn) -> None:
+    target = closed_picture(skin, 0)
+    target[target < 0.06] = 0.12  # lashes in soft light
+    shut = squeezed(mesh, (LEFT_EYE,), 0.2)
+    out, _ = lend_lids(skin * np.array([0.6, 0.5, 0.4], np.float32), drawn, target, shut)
+    x, y = (drawn[list(EYE_CORNERS[0]), :2].mean(0) * 256).astype(int)
+    lash, lid = (out[y - 12 : y + 12, x][rows] for rows in (np.s_[11:13], np.s_[6:9]))
+    shares = lash.min(0) / lid.mean(0)
+    expected = 0.12 / skin[140, 128]
+    np.testing.assert_allclose(shares, expected, atol=0.12)
+    assert np.ptp(shares / expected) < 0.5  # as a difference of light, blue was gone and red was left
+
+
 def test_share_occluders_and_a_mesh_that_is_not_believed(skin, mesh, drawn) -> None:
     target, shut = closed_picture(skin, 0), squeezed(mesh, (LEFT_EYE,), 0.2)
     full, state = lend_lids(skin, drawn, target, shut)

@@ -48,6 +48,8 @@ _RIM, _RIM_WIDTH = 1.0, 0.12
 """Where the drawn face is taken for what the lids are brought to, and its breadth, in radii of the patch."""
 _RIM_BLUR = 0.25
 """Radii over which its colour is averaged along it."""
+_BLACK = 0.03
+"""Added before colours are compared as ratios: those of black are noise."""
 _SOLVED = 24
 """Pixels of a radius where the correction is worked out: it is smooth."""
 
@@ -208,12 +210,20 @@ def _lend(
         weight = weight * (1 - patch.shown(occluded).clamp(0, 1))
     part = (patch.rows, patch.columns)
     here = to_tensor(image[part])
-    lent = (lent + _correction(here - lent, patch)).clamp_(0, 1)
+    # As a ratio: light that is added to lashes or taken from them turns them grey, or red where one channel
+    # is used up before the others.
+    stops = _correction(_stops(here) - _stops(lent), patch)
+    lent = ((lent.clamp_min(0) + _BLACK) * stops.exp() - _BLACK).clamp_(0, 1)
     image[part] = torch.lerp(here, lent, weight)[0].permute(1, 2, 0).numpy()
 
 
+def _stops(picture: torch.Tensor) -> torch.Tensor:
+    """Logarithm of a picture, black where it is black."""
+    return (picture.clamp_min(0) + _BLACK).log()
+
+
 def _correction(apart: torch.Tensor, patch: EyePatch) -> torch.Tensor:
-    """Smooth colours that take the lids to the drawn face along the rim, ``[1, 3, h, w]``.
+    """Smooth differences that take the lids to the drawn face along the rim, ``[1, 3, h, w]``.
 
     :param apart: the drawn face less the lids, alike.
     """
