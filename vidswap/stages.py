@@ -26,6 +26,7 @@ from vidswap.compositing import (
     lend_lids,
     light_teeth,
     match_detail,
+    snap_outline,
 )
 from vidswap.compositing.arrays import resize_map
 from vidswap.config import CompositeConfig, RunConfig
@@ -352,6 +353,7 @@ class PasteFaces:
         if face.beyond is not None:
             pasted = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
             skin = above_beard(mask, crop.mesh)
+        pasted = snap_outline(pasted, crop.image, share=options.outline, occluded=face.occluded)
         image, state = matcher(
             swap.image, crop.image, skin, of_shot(self.colors, face.face.track_id, work.shot),
             features=_features(face), shown=None if whole else pasted,

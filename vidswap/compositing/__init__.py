@@ -22,6 +22,7 @@ from vidswap.compositing.occlusion import (
     steady_occlusion,
     without_islands,
 )
+from vidswap.compositing.outline import snap_outline
 from vidswap.compositing.paste import BLENDS, Blend, composite
 from vidswap.compositing.teeth import TeethState, light_teeth
 
@@ -58,6 +59,7 @@ __all__ = [
     "own_head",
     "parse_regions",
     "residual_occlusion",
+    "snap_outline",
     "steady_mask",
     "steady_occlusion",
     "wears_beard",

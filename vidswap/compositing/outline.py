@@ -1,0 +1,127 @@
+"""The mask's soft edge follows the target's outline.
+
+A mask is drawn from landmarks, so its edge fades over some pixels wherever it happens to lie. On skin that is
+wanted. Where a cheek or a jaw ends before a wall it lets the wall shine through the new face's edge, which
+looks cut out and blurred beside a sharp picture; and hair at the temple is lost in it. There the edge is to
+fall where the picture's own does: the mask is filtered with the target as its guide, as in He et al.
+("Guided image filtering", ECCV 2010, eq. 14 to 19), which gives the matte nearest to it that is linear in
+the target's colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from vidswap.compositing.arrays import enlarged_part, resize, smoothstep, span_of, to_array, to_tensor, widest
+from vidswap.records import FloatArray
+
+_SIZE = 128
+"""Side in which the matte's colours are found; at 256 the edge lies no better."""
+_FINE = 256
+"""Side of the target whose colours the matte is applied to."""
+_RADIUS = 3
+"""Pixels of that size to every side which one linear matte is fitted to."""
+_NOISE = 1e-3
+"""Variance of the target's colours that is not taken for an edge: a standard deviation of 8 of 255."""
+_LOW, _HIGH = 0.2, 0.8
+"""Values of the matte that become 0 and 1: a fit to noisy colours reaches neither."""
+_PASSES = 2
+"""Times that it is filtered: an edge some pixels beside the outline gets there by steps."""
+_BAND = 0.02
+"""The mask's own values, from either end, between which it is an edge."""
+
+
+def snap_outline(
+    mask: FloatArray, target: FloatArray, *, share: float = 1.0, occluded: FloatArray | None = None
+) -> FloatArray:
+    """A mask whose soft edge lies on the edges of the target beside it.
+
+    :param mask: ``[S, S]`` in [0, 1]. :param target: ``[T, T, 3]`` RGB in [0, 1], the same square.
+    :param share: of the filtered edge, 0 to 1.
+    :param occluded: ``[n, n]`` what is in front of the face; edges there were found by other means.
+    :return: like ``mask``, the very same where nothing is to be done. What is wholly inside or outside and
+        not beside an edge stays as it is.
+    """
+    if share <= 0:
+        return mask
+    coarse = to_array(resize(to_tensor(mask), _SIZE))
+    edge = (coarse > _BAND) & (coarse < 1 - _BAND)
+    if not edge.any():
+        return mask
+    band = widest(edge, _RADIUS // 2)
+    rows, columns = span_of(band > 0, room=2 * _RADIUS, cell=4)
+    guide = resize(to_tensor(target), _SIZE)[:, :, rows, columns]
+    now = torch.from_numpy(coarse[rows, columns])[None, None]
+    for _ in range(_PASSES - 1):
+        now = _applied(_linear_matte(guide, now), guide)
+    matte = _linear_matte(guide, now)
+    # Where it is put to use its edge is a little softer than single hairs of a beard.
+    down, across = _at(_FINE, rows, columns)
+    fine = resize(to_tensor(target), _FINE)[..., down, across]
+    snapped = _applied(_enlarged(matte, fine.shape[-2:]), fine)
+    size = mask.shape[0]
+    inner = _at(size, rows, columns)
+    snapped = _enlarged(snapped, mask[inner].shape)
+    weight = share * band
+    if occluded is not None:
+        weight = weight * (1 - to_array(resize(to_tensor(occluded), _SIZE)).clip(0, 1))
+    here = enlarged_part(to_tensor(weight), size, inner)[0, 0].numpy()
+    out = mask.copy()
+    out[inner] += smoothstep(here) * (snapped[0, 0].numpy() - out[inner])
+    return out
+
+
+def _at(size: int, rows: slice, columns: slice) -> tuple[slice, slice]:
+    """The same rows and columns in another size."""
+    first, second = (slice(each.start * size // _SIZE, each.stop * size // _SIZE) for each in (rows, columns))
+    return first, second
+
+
+def _linear_matte(guide: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Shares of the three colours and a constant that give the mask best around each pixel, ``[1, 4, h, w]``.
+
+    :param guide: ``[1, 3, h, w]``. :param mask: ``[1, 1, h, w]``.
+    """
+    red, green, blue = guide.split(1, 1)
+    products = torch.cat([guide * red, guide[:, 1:] * green, blue * blue, guide * mask], 1)
+    means = _around(torch.cat([guide, mask, products], 1))
+    colour, value, spread, shared = means.split([3, 1, 6, 3], 1)
+    r, g, b = colour.split(1, 1)
+    spread = spread - torch.cat([colour * r, colour[:, 1:] * g, b * b], 1)
+    rr, rg, rb, gg, gb, bb = spread.split(1, 1)
+    rr, gg, bb = rr + _NOISE, gg + _NOISE, bb + _NOISE
+    shared = shared - colour * value
+    # The inverse of a symmetric 3x3 matrix, written out: a solver takes a hundred times as long.
+    inverse = (
+        (gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb),
+        (gb * rb - rg * bb, rr * bb - rb * rb, rb * rg - rr * gb),
+        (rg * gb - gg * rb, rb * rg - rr * gb, rr * gg - rg * rg),
+    )
+    determinant = rr * inverse[0][0] + rg * inverse[0][1] + rb * inverse[0][2]
+    shares = torch.cat([(torch.cat(row, 1) * shared).sum(1, keepdim=True) for row in inverse], 1)
+    shares = shares / determinant
+    return _around(torch.cat([shares, value - (shares * colour).sum(1, keepdim=True)], 1))
+
+
+def _applied(matte: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+    """The mask that a linear matte gives to a picture, ``[1, 1, h, w]`` in [0, 1]."""
+    mask = (matte[:, :3] * picture).sum(1, keepdim=True) + matte[:, 3:]
+    return ((mask - _LOW) / (_HIGH - _LOW)).clamp_(0, 1)
+
+
+def _enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _around(maps: torch.Tensor) -> torch.Tensor:
+    """Means over the square around each pixel, of what lies inside of the map."""
+    side = 2 * _RADIUS + 1
+    for window, room in (((1, side), (0, _RADIUS)), ((side, 1), (_RADIUS, 0))):
+        maps = F.avg_pool2d(maps, window, stride=1, padding=room, count_include_pad=False)
+    return maps
+
+
+__all__ = ["snap_outline"]
