@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -117,7 +117,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
         "steps": session.config.mix.source_steps,
         "encoder": session.encoder is not None,
         "glasses": session.glasses_net is not None,
-        "networks": {name: content_key(weights.locate(name)) for name in _ASKED if weights.available(name)},
+        "networks": network_keys(_ASKED),
     }
     found = session.cache.get("source", key)
     if found is not None:
@@ -140,6 +140,11 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
         embedding = session.identity.embed_aligned(image)
     session.cache.put("source", key, {"code": code.cpu().numpy(), "embedding": embedding.cpu().numpy()})
     return SourceIdentity(str(spec), code, embedding)
+
+
+def network_keys(names: Iterable[str]) -> dict[str, str]:
+    """Content keys of networks by name, of those that are here: what is kept depends on them."""
+    return {name: content_key(weights.locate(name)) for name in names if weights.available(name)}
 
 
 def prepare_reference(session: Session, text: str) -> Reference:

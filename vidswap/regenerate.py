@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from vidswap import weights
-from vidswap.cache import JSON, content_key
+from vidswap.cache import JSON
 from vidswap.compositing import (
     Glance,
     MotionState,
@@ -27,7 +26,7 @@ from vidswap.compositing import (
 )
 from vidswap.config import RunConfig
 from vidswap.geometry import quad_size_px
-from vidswap.identities import to_image
+from vidswap.identities import network_keys, to_image
 from vidswap.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE, keypoints_from_mesh
 from vidswap.mixing import Response, Steering, refine_source
 from vidswap.models import TILES
@@ -323,7 +322,7 @@ def _refined_key(session: Session, *tensors: torch.Tensor) -> dict[str, JSON]:
         "version": _REFINED_VERSION,
         "codes": digests,
         "generator": session.generator.identifier,
-        "networks": {name: content_key(weights.locate(name)) for name in networks if weights.available(name)},
+        "networks": network_keys(networks),
         "mixer": [session.mixer.name, mix.layers],
         "steps": [mix.refine_steps, mix.refine_full_steps],
         "calm": mix.calm if session.steering is not None else 0.0,
