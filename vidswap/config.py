@@ -50,6 +50,9 @@ class InversionConfig:
     """Side in pixels of the cheap synthesis path used for fitting."""
     first_steps: int = 30
     """Steps at ``fast_size`` for the first frame of a track (or after a cut)."""
+    warm: bool = True
+    """Start each frame from the one before. Otherwise every frame is inverted on its own, as a picture: it
+    takes many times as long, and trembles."""
     next_steps: int = 3
     """Steps at ``fast_size`` for a frame that follows another; fewer when it is as good as that one already,
     more when it is far off."""

@@ -26,6 +26,8 @@ from vidswap.video import open_frames, read_region, read_rgb8
 CROP_SIZE = 512
 _SOURCE_SIDE = 1600
 _VERSION = 8
+_OF_TRACKS = ("next", "rest", "warm")
+"""Beginnings of the settings of inversion that a single picture does not ask."""
 _ASKED = ("dlib-resnet", "encoder", "fit-curvature", "glasses", "rgb-heads")
 """Networks that a source's inversion depends on, besides the generator."""
 
@@ -113,7 +115,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
         "photo": content_key(spec.photo),
         "face": spec.face_index,
         "generator": generator.identifier,
-        "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith(("next", "rest"))},
+        "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith(_OF_TRACKS)},
         "steps": session.config.mix.source_steps,
         "encoder": session.encoder is not None,
         "glasses": session.glasses_net is not None,

@@ -89,6 +89,16 @@ def test_the_next_frame_starts_from_the_one_before(networks) -> None:
     assert following.error < 0.7 * cold.error
 
 
+def test_each_frame_can_be_inverted_on_its_own(networks) -> None:
+    generator, identity = networks
+    cold = Inverter(generator, identity, replace(CONFIG, warm=False))
+    before, image = (picture(generator, code(generator, seed)) for seed in (3, 4))
+    _, state = cold.step(before, None)
+    (alone, _), (after, _) = (cold.step(image, each) for each in (None, state))
+    assert after.started_from == "mean" and after.steps == CONFIG.first_steps
+    assert (after.latent == alone.latent).all()
+
+
 def test_an_encoder_is_used_where_it_is_better(networks) -> None:
     generator, identity = networks
     wanted = code(generator, 6)

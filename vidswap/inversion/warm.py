@@ -123,12 +123,15 @@ class Inverter:
         """Invert one frame of a track.
 
         :param image: ``[1, 3, S, S]`` aligned face in [-1, 1].
-        :param state: of the frame before; None at the start, after a cut or a lost face.
+        :param state: of the frame before; None at the start, after a cut or a lost face. Not looked at where
+            the settings say that each frame is inverted on its own.
         :param face: ``[1, 1, S, S]`` where the face is visible.
         :param covered: ``[1, 1, S, S]`` where something is in front of it.
         :param steps: overrides the number of steps of the settings.
         :return: the pivot and the state for the next frame.
         """
+        if not self.config.warm:
+            state = None
         encoded = self._encode(image)
         seen: Maps = {"face": face, "covered": covered}
         if state is None:
