@@ -353,7 +353,8 @@ class PasteFaces:
         if face.beyond is not None:
             pasted = np.maximum(mask, resize_map(face.beyond, mask.shape[0]))
             skin = above_beard(mask, crop.mesh)
-        pasted = snap_outline(pasted, crop.image, share=options.outline, occluded=face.occluded)
+        if options.regions == "face":  # the outline of lips or a nose is not that of the head
+            pasted = snap_outline(pasted, crop.image, share=options.outline, occluded=face.occluded)
         image, state = matcher(
             swap.image, crop.image, skin, of_shot(self.colors, face.face.track_id, work.shot),
             features=_features(face), shown=None if whole else pasted,
