@@ -60,6 +60,23 @@ def test_it_stays_soft_on_skin(cheek: np.ndarray) -> None:
     assert width_of(out) > 0.7 * width_of(mask)
 
 
+def test_it_stays_soft_before_a_neck(cheek: np.ndarray) -> None:
+    cheek[:, JAW:] = np.array(SKIN) * 0.6  # in the shade
+    mask = soft_mask(JAW)
+    out = snap_outline(mask, cheek)
+    assert np.abs(out - mask).max() < 0.1
+
+
+def test_it_stays_soft_at_its_lower_end(cheek: np.ndarray) -> None:
+    mask = soft_mask(JAW)
+    below, above = (
+        snap_outline(np.ascontiguousarray(turned(mask)), np.ascontiguousarray(turned(cheek)))
+        for turned in (lambda x: x.swapaxes(0, 1), lambda x: x.swapaxes(0, 1)[::-1])
+    )
+    np.testing.assert_allclose(below, mask.T, atol=0.02)
+    assert np.abs(above - mask.T[::-1]).max() > 0.2
+
+
 def test_what_is_no_edge_is_left_alone(cheek: np.ndarray) -> None:
     mask = soft_mask(JAW)
     out = snap_outline(mask, cheek)

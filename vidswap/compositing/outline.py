@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -30,6 +31,17 @@ _LOW, _HIGH = 0.2, 0.8
 """Values of the matte that become 0 and 1: a fit to noisy colours reaches neither."""
 _PASSES = 2
 """Times that it is filtered: an edge some pixels beside the outline gets there by steps."""
+_BESIDE = 5
+"""Pixels around an edge in which it is seen what lies beside it."""
+_LIKE, _UNLIKE = 0.12, 0.22
+"""Difference of tones up to which that is skin, and from which it is something else. A mask that ends on a
+neck ends softly: the lower edge of a beard is not where the new face's chin ends."""
+_ASIDE, _BELOW = 0.6, 0.9
+"""Downward share of the edge's normal up to which it may be the outline of a head, and from which a neck is
+below it, in whatever light."""
+_LIGHT = 0.12
+"""What a logarithm of light counts beside those of hue: a neck lies in the shade."""
+_BLACK = 0.03
 _BAND = 0.02
 """The mask's own values, from either end, between which it is an edge."""
 
@@ -54,7 +66,7 @@ def snap_outline(
     band = widest(edge, _RADIUS // 2)
     rows, columns = span_of(band > 0, room=2 * _RADIUS, cell=4)
     guide = resize(to_tensor(target), _SIZE)[:, :, rows, columns]
-    now = torch.from_numpy(coarse[rows, columns])[None, None]
+    now = start = torch.from_numpy(coarse[rows, columns])[None, None]
     for _ in range(_PASSES - 1):
         now = _applied(_linear_matte(guide, now), guide)
     matte = _linear_matte(guide, now)
@@ -66,12 +78,44 @@ def snap_outline(
     inner = _at(size, rows, columns)
     snapped = _enlarged(snapped, mask[inner].shape)
     weight = share * band
+    weight[rows, columns] *= _unlike_skin(guide, start) * (1 - _downwards(start))
     if occluded is not None:
         weight = weight * (1 - to_array(resize(to_tensor(occluded), _SIZE)).clip(0, 1))
     here = enlarged_part(to_tensor(weight), size, inner)[0, 0].numpy()
     out = mask.copy()
     out[inner] += smoothstep(here) * (snapped[0, 0].numpy() - out[inner])
     return out
+
+
+def _unlike_skin(picture: torch.Tensor, mask: torch.Tensor) -> FloatArray:
+    """How much what lies beside a mask differs from the skin inside of it, ``[h, w]`` in [0, 1].
+
+    :param picture: ``[1, 3, h, w]``. :param mask: ``[1, 1, h, w]``.
+    """
+    outside = (1 - mask).square()
+    spread = _around(torch.cat([picture * outside, outside], 1), _BESIDE)
+    beside = _tone(spread[:, :3] / spread[:, 3:].clamp_min(1e-4))
+    inside = picture[0].flatten(1)[:, mask.flatten() > 1 - _BAND]
+    if inside.shape[1] == 0:
+        return np.ones(mask.shape[-2:], np.float32)
+    # A beard is darker than the skin beside it.
+    light = inside.mean(0)
+    skin = _tone(inside[:, light >= light.median()].median(1).values[None, :, None, None])
+    apart = (beside - skin).square().sum(1).sqrt()[0].numpy()
+    return smoothstep((apart - _LIKE) / (_UNLIKE - _LIKE))
+
+
+def _downwards(mask: torch.Tensor) -> FloatArray:
+    """Where a mask ``[1, 1, h, w]`` ends downwards, ``[h, w]`` in [0, 1]."""
+    down, across = np.gradient(to_array(_around(mask)))
+    share = -down / np.maximum(np.hypot(down, across), 1e-6)
+    return smoothstep((share - _ASIDE) / (_BELOW - _ASIDE))
+
+
+def _tone(colours: torch.Tensor) -> torch.Tensor:
+    """Hue and, less, light of ``[1, 3, h, w]``, in logarithms: shade moves them little."""
+    red, green, blue = (colours + _BLACK).log().unbind(1)
+    return torch.stack([red - green, blue - green, _LIGHT * green], 1)
 
 
 def _at(size: int, rows: slice, columns: slice) -> tuple[slice, slice]:
@@ -116,10 +160,10 @@ def _enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
-def _around(maps: torch.Tensor) -> torch.Tensor:
+def _around(maps: torch.Tensor, reach: int = _RADIUS) -> torch.Tensor:
     """Means over the square around each pixel, of what lies inside of the map."""
-    side = 2 * _RADIUS + 1
-    for window, room in (((1, side), (0, _RADIUS)), ((side, 1), (_RADIUS, 0))):
+    side = 2 * reach + 1
+    for window, room in (((1, side), (0, reach)), ((side, 1), (reach, 0))):
         maps = F.avg_pool2d(maps, window, stride=1, padding=room, count_include_pad=False)
     return maps
 
