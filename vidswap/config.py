@@ -137,8 +137,8 @@ class CompositeConfig:
     feather: float = 40.0
     """Width of the soft edge in pixels of a 1024 crop."""
     outline: float = 1.0
-    """How closely the soft edge of a whole face follows the target's own outline (a jaw before a wall, hair
-    at the temple). 0 leaves it as the landmarks draw it."""
+    """How closely the soft edge of a whole face follows the target's own outline, where a cheek or a jaw ends
+    before a background. 0 leaves it as the landmarks draw it."""
     color: Literal["none", "lab", "blocks"] = "blocks"
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True

@@ -2,10 +2,9 @@
 
 A mask is drawn from landmarks, so its edge fades over some pixels wherever it happens to lie. On skin that is
 wanted. Where a cheek or a jaw ends before a wall it lets the wall shine through the new face's edge, which
-looks cut out and blurred beside a sharp picture; and hair at the temple is lost in it. There the edge is to
-fall where the picture's own does: the mask is filtered with the target as its guide, as in He et al.
-("Guided image filtering", ECCV 2010, eq. 14 to 19), which gives the matte nearest to it that is linear in
-the target's colours.
+looks cut out and blurred beside a sharp picture. There the edge is to fall where the picture's own does: the
+mask is filtered with the target as its guide, as in He et al. ("Guided image filtering", ECCV 2010), which
+gives the matte nearest to it that is linear in the target's colours.
 """
 
 from __future__ import annotations
@@ -42,6 +41,7 @@ below it, in whatever light."""
 _LIGHT = 0.12
 """What a logarithm of light counts beside those of hue: a neck lies in the shade."""
 _BLACK = 0.03
+"""Added to colours before their logarithm: the hue of black is noise."""
 _BAND = 0.02
 """The mask's own values, from either end, between which it is an edge."""
 
