@@ -80,7 +80,8 @@ def snap_outline(
     weight = share * band
     weight[rows, columns] *= _unlike_skin(guide, start) * (1 - _downwards(start))
     if occluded is not None:
-        weight = weight * (1 - to_array(resize(to_tensor(occluded), _SIZE)).clip(0, 1))
+        hidden = to_array(resize(to_tensor(occluded), _SIZE)).clip(0, 1)
+        weight = weight * (1 - widest(hidden, _RADIUS))
     here = enlarged_part(to_tensor(weight), size, inner)[0, 0].numpy()
     out = mask.copy()
     out[inner] += smoothstep(here) * (snapped[0, 0].numpy() - out[inner])
