@@ -24,6 +24,23 @@ def test_auto_follows_the_processor(sessions: dict[str, Session], monkeypatch: p
     assert sessions["full"].precision == "full"
 
 
+@pytest.mark.parametrize(("asked", "beside_others", "alone"), [(0, 2, 4), (3, 3, 3)])
+def test_what_works_alone_may_use_all_cores(
+    monkeypatch: pytest.MonkeyPatch, asked: int, beside_others: int, alone: int
+) -> None:
+    monkeypatch.setattr("vidswap.session.usable_cores", lambda: 4)
+    before = torch.get_num_threads()
+    try:
+        session = Session(RunConfig(device="cpu", threads=asked))
+        assert session.device.type == "cpu" and torch.get_num_threads() == beside_others
+        with pytest.raises(ValueError), session.alone():
+            assert torch.get_num_threads() == alone
+            raise ValueError
+        assert torch.get_num_threads() == beside_others
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_pictures_and_gradients_stay_near(sessions: dict[str, Session]) -> None:
     full, half = sessions["full"].generator, sessions["bfloat16"].generator
     assert half.identifier == full.identifier  # latents of one are latents of the other

@@ -134,9 +134,10 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
     covered = None
     if frames is not None:
         covered = torch.from_numpy(resize_map(frames, CROP_SIZE))[None, None].to(session.device)
-    pivot: Pivot = session.inverter.first(
-        image, face=face, covered=covered, steps=session.config.mix.source_steps
-    )
+    with session.alone():
+        pivot: Pivot = session.inverter.first(
+            image, face=face, covered=covered, steps=session.config.mix.source_steps
+        )
     code = torch.from_numpy(pivot.latent)[None].to(session.device)
     with torch.no_grad():
         embedding = session.identity.embed_aligned(image)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +23,9 @@ from vidswap.models.encoder import FaceEncoder, load_encoder
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.lips import LipNet
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
+
+_MOST_THREADS = 8
+"""Of one network: pictures this small leave nothing to do for more."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -47,9 +52,21 @@ class Session:
     def device(self) -> torch.device:
         # Half the cores: inversion and drawing run side by side, each on a thread of its own, and two
         # networks that share all cores wait for each other's threads more than they gain.
-        threads = self.config.threads or max(1, min(8, usable_cores() // 2))
-        torch.set_num_threads(threads)
+        torch.set_num_threads(self._threads)
         return choose_device(self.config.device)
+
+    @property
+    def _threads(self) -> int:
+        return self.config.threads or max(1, min(_MOST_THREADS, usable_cores() // 2))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While nothing else of the run is at work, its networks may use all cores."""
+        torch.set_num_threads(self.config.threads or max(1, min(_MOST_THREADS, usable_cores())))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self._threads)
 
     @cached_property
     def full_generator(self) -> Generator:
