@@ -13,7 +13,7 @@ import hashlib
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,7 +26,7 @@ from vidswap import __version__, weights
 from vidswap.analysis import Analysis
 from vidswap.cache import JSON, ContentCache, content_key, digest_of
 from vidswap.errors import OutputError
-from vidswap.identities import SourceIdentity
+from vidswap.identities import SourceIdentity, network_keys
 from vidswap.journal import LOCK_NAME, Chunk, ChunkRecord, Journal, RunKey, was_published
 from vidswap.kept_faces import KeptChunks, State, analysis_key
 from vidswap.likeness import Sought
@@ -293,9 +293,9 @@ class ChunkedRun:
 
     def _mixer(self) -> dict[str, str]:
         name = f"mixer-{self.session.mixer.name}"
-        found = {name: _hash(name)} if weights.available(name) else {"mixer": name}
+        found = _hashes([name]) or {"mixer": name}
         if self.session.steering is not None:
-            found["directions"] = _hash("directions")
+            found |= _hashes(["directions"])
         return found
 
 
@@ -434,20 +434,14 @@ def _named(source: SourceIdentity) -> str:
 
 
 def _networks(session: Session) -> dict[str, str]:
-    found = _network_hashes()
-    if session.occlusion_net is not None:  # masks follow it, and what the pivots leave out
-        found["occlusion"] = _hash("occlusion")
-    if session.glasses_net is not None:
-        found["glasses"] = _hash("glasses")
-    return found
+    # Masks follow what is in front of a face, and pivots leave it out.
+    seen = {"occlusion": session.occlusion_net, "glasses": session.glasses_net}
+    names = [*_NETWORKS, *(name for name, network in seen.items() if network is not None)]
+    return _hashes(names)
 
 
-def _network_hashes() -> dict[str, str]:
-    return {name: _hash(name) for name in _NETWORKS if weights.available(name)}
-
-
-def _hash(name: str) -> str:
-    return content_key(weights.locate(name)).partition("-")[2]
+def _hashes(names: Iterable[str]) -> dict[str, str]:
+    return {name: key.partition("-")[2] for name, key in network_keys(names).items()}
 
 
 def _versions() -> dict[str, str]:

@@ -52,21 +52,20 @@ class Session:
     def device(self) -> torch.device:
         # Half the cores: inversion and drawing run side by side, each on a thread of its own, and two
         # networks that share all cores wait for each other's threads more than they gain.
-        torch.set_num_threads(self._threads)
+        self._use_cores(usable_cores() // 2)
         return choose_device(self.config.device)
 
-    @property
-    def _threads(self) -> int:
-        return self.config.threads or max(1, min(_MOST_THREADS, usable_cores() // 2))
+    def _use_cores(self, count: int) -> None:
+        torch.set_num_threads(self.config.threads or max(1, min(_MOST_THREADS, count)))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """While nothing else of the run is at work, its networks may use all cores."""
-        torch.set_num_threads(self.config.threads or max(1, min(_MOST_THREADS, usable_cores())))
+        self._use_cores(usable_cores())
         try:
             yield
         finally:
-            torch.set_num_threads(self._threads)
+            self._use_cores(usable_cores() // 2)
 
     @cached_property
     def full_generator(self) -> Generator:

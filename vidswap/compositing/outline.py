@@ -3,17 +3,16 @@
 A mask is drawn from landmarks, so its edge fades over some pixels wherever it happens to lie. On skin that is
 wanted. Where a cheek or a jaw ends before a wall it lets the wall shine through the new face's edge, which
 looks cut out and blurred beside a sharp picture. There the edge is to fall where the picture's own does: the
-mask is filtered with the target as its guide, as in He et al. ("Guided image filtering", ECCV 2010), which
-gives the matte nearest to it that is linear in the target's colours.
+mask is filtered with the target as its guide (He et al., "Guided image filtering", ECCV 2010), which gives
+the matte nearest to it that is linear in the target's colours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
+from kornia.filters import guided_blur
 
 from vidswap.compositing.arrays import enlarged_part, resize, smoothstep, span_of, to_array, to_tensor, widest
 from vidswap.records import FloatArray
@@ -66,17 +65,17 @@ def snap_outline(
     band = widest(edge, _RADIUS // 2)
     rows, columns = span_of(band > 0, room=2 * _RADIUS, cell=4)
     guide = resize(to_tensor(target), _SIZE)[:, :, rows, columns]
-    now = start = torch.from_numpy(coarse[rows, columns])[None, None]
-    for _ in range(_PASSES - 1):
-        now = _applied(_linear_matte(guide, now), guide)
-    matte = _linear_matte(guide, now)
-    # Where it is put to use its edge is a little softer than single hairs of a beard.
+    start = torch.from_numpy(coarse[rows, columns])[None, None]
+    # Where the matte is put to use its edge is a little softer than single hairs of a beard.
     down, across = _at(_FINE, rows, columns)
     fine = resize(to_tensor(target), _FINE)[..., down, across]
-    snapped = _applied(_enlarged(matte, fine.shape[-2:]), fine)
+    snapped, times = _enlarged(start, fine), _FINE // _SIZE
+    for _ in range(_PASSES):
+        snapped = guided_blur(fine, snapped, 2 * times * _RADIUS + 1, _NOISE, subsample=times)
+        snapped = ((snapped - _LOW) / (_HIGH - _LOW)).clamp_(0, 1)
     size = mask.shape[0]
     inner = _at(size, rows, columns)
-    snapped = _enlarged(snapped, mask[inner].shape)
+    snapped = _enlarged(snapped, mask[inner])
     weight = share * band
     weight[rows, columns] *= _unlike_skin(guide, start) * (1 - _downwards(start))
     if occluded is not None:
@@ -125,40 +124,8 @@ def _at(size: int, rows: slice, columns: slice) -> tuple[slice, slice]:
     return first, second
 
 
-def _linear_matte(guide: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Shares of the three colours and a constant that give the mask best around each pixel, ``[1, 4, h, w]``.
-
-    :param guide: ``[1, 3, h, w]``. :param mask: ``[1, 1, h, w]``.
-    """
-    red, green, blue = guide.split(1, 1)
-    products = torch.cat([guide * red, guide[:, 1:] * green, blue * blue, guide * mask], 1)
-    means = _around(torch.cat([guide, mask, products], 1))
-    colour, value, spread, shared = means.split([3, 1, 6, 3], 1)
-    r, g, b = colour.split(1, 1)
-    spread = spread - torch.cat([colour * r, colour[:, 1:] * g, b * b], 1)
-    rr, rg, rb, gg, gb, bb = spread.split(1, 1)
-    rr, gg, bb = rr + _NOISE, gg + _NOISE, bb + _NOISE
-    shared = shared - colour * value
-    # The inverse of a symmetric 3x3 matrix, written out: a solver takes a hundred times as long.
-    inverse = (
-        (gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb),
-        (gb * rb - rg * bb, rr * bb - rb * rb, rb * rg - rr * gb),
-        (rg * gb - gg * rb, rb * rg - rr * gb, rr * gg - rg * rg),
-    )
-    determinant = rr * inverse[0][0] + rg * inverse[0][1] + rb * inverse[0][2]
-    shares = torch.cat([(torch.cat(row, 1) * shared).sum(1, keepdim=True) for row in inverse], 1)
-    shares = shares / determinant
-    return _around(torch.cat([shares, value - (shares * colour).sum(1, keepdim=True)], 1))
-
-
-def _applied(matte: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
-    """The mask that a linear matte gives to a picture, ``[1, 1, h, w]`` in [0, 1]."""
-    mask = (matte[:, :3] * picture).sum(1, keepdim=True) + matte[:, 3:]
-    return ((mask - _LOW) / (_HIGH - _LOW)).clamp_(0, 1)
-
-
-def _enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+def _enlarged(maps: torch.Tensor, like: torch.Tensor | FloatArray) -> torch.Tensor:
+    return F.interpolate(maps, tuple(like.shape[-2:]), mode="bilinear", align_corners=False)
 
 
 def _around(maps: torch.Tensor, reach: int = _RADIUS) -> torch.Tensor:

@@ -95,8 +95,8 @@ def fit_pivot(
     :param correction: of the cheap path, see :func:`path_correction`.
     :param target_psnr: stop as soon as this PSNR is reached, dB; see :attr:`FitResult.psnr`.
     :param curvature: of the generator: quasi-Newton steps from it, in place of Adam's.
-    :param pairs: what a fit of the same face taught of it before; of another correction, too, since that
-        hardly bends the loss.
+    :param pairs: what a fit of the same face on the cheap path taught of it before; of another correction,
+        too, since that hardly bends the loss.
     :return: the best code seen, never worse (in loss) than the start.
     """
     result = FitResult(start.detach().clone(), float("nan"), 0)
@@ -115,7 +115,8 @@ def fit_pivot(
         if curvature is None:
             mover = _Adam(config.learning_rate * scale * rate_scale * float(generator.w_std), count)
         else:
-            mover = _QuasiNewton(curvature, _NEWTON_RATE, deque(pairs, maxlen=_PAIRS))
+            known = pairs if cheap else ()
+            mover = _QuasiNewton(curvature, _NEWTON_RATE, deque(known, maxlen=_PAIRS))
         found = _descend(evaluate, result.w_plus, mover, steps=count, target_psnr=target_psnr)
         moments = found.moments if cheap else result.moments
         result = replace(found, steps=result.steps + found.steps, moments=moments)
