@@ -76,6 +76,29 @@ def test_several(photo):
         parse_sources([str(photo), "synthetic:1"])
 
 
+def test_people_are_mixed_by_their_shares(photo):
+    mixed = parse_sources([f"{photo}#1@0.7", "synthetic:1@.3", str(photo)])
+    assert [source.share for source in mixed] == [0.7, 0.3, None]
+    assert mixed[0] == SourceSpec("photo", path=photo, face_index=1, share=0.7)
+    assert [str(source) for source in mixed] == [f"{photo}#1@0.7", "synthetic:1@0.3", str(photo)]
+    assert [source.stem for source in mixed] == [photo.stem, "synthetic-1", photo.stem]
+    for text in (f"{photo}@0", f"{photo}@5000", "synthetic:1@0.0"):
+        with pytest.raises(UsageError, match="share above 0"):
+            parse_source(text)
+    for text in (f"{photo}@0.5", "synthetic:1@2"):
+        with pytest.raises(UsageError, match="--strength"):
+            parse_sources(text)
+
+
+def test_a_file_may_end_like_a_share(photo):
+    named = photo.with_name("me@2")
+    named.write_bytes(photo.read_bytes())
+    assert parse_source(named) == SourceSpec("photo", path=named)
+    assert parse_source(f"{named}@0.5") == SourceSpec("photo", path=named, share=0.5)
+    with pytest.raises(InputError, match="no such source"):
+        parse_source(photo.with_name("nobody@home.jpg"))
+
+
 def test_specs_are_whole():
     with pytest.raises(ValueError, match="a photo has a path"):
         SourceSpec("photo")

@@ -337,7 +337,8 @@ def _source_key(text: str) -> str:
     spec = parse_source(text)
     if spec.path is None:
         return str(spec)
-    return f"{content_key(spec.path)}#{'' if spec.face_index is None else spec.face_index}"
+    share = "" if spec.share is None else f"@{spec.share:g}"
+    return f"{content_key(spec.path)}#{'' if spec.face_index is None else spec.face_index}{share}"
 
 
 def _shape_of(path: Path) -> list[int] | None:

@@ -236,7 +236,7 @@ def _face(text: str, clip: _Clip, where: str) -> str:
     if not equals:
         return text
     found = _source(source, clip, where)
-    parse_source(found)
+    parse_sources(found)
     return f"{number}={found}"
 
 
@@ -272,8 +272,7 @@ def _filled(
     suffix = clip.target.suffix.lower()
     ext = (suffix if suffix in _WRITABLE else ".mkv").removeprefix(".")
     stem = clip.target.stem if suffix else clip.target.name
-    spec = source[0] if source else "faces"
-    label = spec.replace(":", "-") if spec.startswith("synthetic:") else Path(spec).stem
+    label = parse_source(source[0]).stem if source else "faces"
     values = {
         "stem": stem, "ext": ext, "name": f"{stem}.{ext}", "source": label, "number": str(number + 1),
     }  # fmt: skip

@@ -20,7 +20,7 @@ from vidswap.likeness import Reference
 from vidswap.mixing import blend_sources
 from vidswap.records import AlignedCrop, Face, Pivot
 from vidswap.session import Session
-from vidswap.sources import SourceSpec, parse_reference, parse_source
+from vidswap.sources import SourceSpec, parse_reference, parse_sources
 from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
@@ -91,15 +91,21 @@ def prepare_source(
 ) -> SourceIdentity:
     """Invert a source once, or take it from the cache.
 
-    :param specs: photos of one person (their latents are averaged), or ``synthetic:SEED``.
+    :param specs: photos of one person (their latents are averaged), ``synthetic:SEED``, or several people
+        with the share of each, as MFIM mixes them (arXiv 2308.01536): latents and embeddings are averaged.
+    :raises UsageError: as :func:`parse_sources`.
     :raises InputError: a photo cannot be read. :raises NoFaceError: no face, or several.
     """
-    parts = [_prepare_one(session, parse_source(text), log) for text in specs]
-    label = " + ".join(part.label for part in parts)
+    parsed = parse_sources(specs)
+    parts = [_prepare_one(session, spec, log) for spec in parsed]
     if len(parts) == 1:
         return parts[0]
-    embedding = torch.stack([part.embedding for part in parts]).mean(0)
-    return SourceIdentity(label, blend_sources([part.code for part in parts]), embedding)
+    shares = [1.0 if spec.share is None else spec.share for spec in parsed]
+    label = " + ".join(part.label for part in parts)
+    code, embedding = (
+        blend_sources([getattr(part, name) for part in parts], shares) for name in ("code", "embedding")
+    )
+    return SourceIdentity(label, code, embedding)
 
 
 def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None]) -> SourceIdentity:

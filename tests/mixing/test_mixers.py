@@ -118,5 +118,5 @@ def test_sources_are_blended_by_their_shares() -> None:
     torch.testing.assert_close(blend_sources([a, b]), 0.5 * (a + b))
     torch.testing.assert_close(blend_sources([a, b], [3, 1]), 0.75 * a + 0.25 * b)
     for shares in ([1.0], [0.0, 0.0], [-1.0, 2.0]):
-        with pytest.raises(UsageError, match="weights"):
+        with pytest.raises(ValueError, match="weights"):
             blend_sources([a, b], shares)

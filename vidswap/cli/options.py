@@ -116,7 +116,8 @@ def source_option(*, required: bool) -> Callable[[F], F]:
         required=required,
         metavar="SOURCE",
         help="Who to put in: a photo, photo.jpg#1 for its second face from the left, several -s "
-        "with photos of one person, or synthetic:SEED for a person who does not exist.",
+        "with photos of one person, or synthetic:SEED for a person who does not exist. "
+        "-s a.jpg@0.6 -s b.jpg@0.4 mixes people.",
     )
 
 

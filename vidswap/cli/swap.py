@@ -23,7 +23,7 @@ from vidswap.cli.options import (
 from vidswap.cli.progress import ProgressView
 from vidswap.errors import UsageError
 from vidswap.reports import SwapReport
-from vidswap.sources import check_reference, parse_source, parse_sources
+from vidswap.sources import check_reference, parse_sources
 
 # Options that are settings by another name: argument -> (setting, option).
 _SETTINGS = {
@@ -143,7 +143,7 @@ def check_sources(sources: tuple[str, ...], faces: tuple[str, ...]) -> None:
     """
     pairs = [face.partition("=")[2] for face in faces if "=" in face]
     for source in pairs:
-        parse_source(source)
+        parse_sources(source)
     if sources:
         parse_sources(sources)
     elif not pairs or len(pairs) < len(faces):

@@ -113,15 +113,15 @@ def make_mixer(
 
 
 def blend_sources(codes: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
-    """One source from several codes: photos of one person, or several people (as MFIM does).
+    """One source from several: photos of one person, or several people (as MFIM does, arXiv 2308.01536).
 
-    :param codes: ``[1, n_styles, 512]`` each.
+    :param codes: of one shape, codes ``[1, n_styles, 512]`` or embeddings ``[1, 128]``.
     :param weights: shares, normalised to sum 1; equal when None.
-    :raises UsageError: when the counts differ or the weights do not sum to more than 0.
+    :raises ValueError: when the counts differ or the weights do not sum to more than 0.
     """
     shares = [1.0] * len(codes) if weights is None else list(weights)
     if len(shares) != len(codes) or sum(shares) <= 0 or min(shares) < 0:
-        raise UsageError(f"source weights: expected {len(codes)} numbers >= 0, not all 0, got {shares}")
+        raise ValueError(f"source weights: expected {len(codes)} numbers >= 0, not all 0, got {shares}")
     total = sum(shares)
     parts = ((share / total) * code for share, code in zip(shares, codes, strict=True))
     return sum(parts, torch.zeros_like(codes[0]))

@@ -132,9 +132,10 @@ class _Lowering:
             return
         handlers: dict[str, Callable[[str, list[str], Mapping[str, Any]], None]] = {
             "Conv2D": self._convolution, "DepthwiseConv2dNative": self._convolution, "Pad": self._pad,
-            "MatMul": self._matmul, "Mean": self._mean, "Relu": self._relu, "Maximum": self._extreme,
-            "Minimum": self._extreme, "Mul": self._arithmetic, "Add": self._arithmetic,
-            "AddV2": self._arithmetic, "Sub": self._arithmetic, "Reshape": self._reshape,
+            "MatMul": self._matmul, "_FusedMatMul": self._fused_matmul, "Mean": self._mean,
+            "Relu": self._relu, "Maximum": self._extreme, "Minimum": self._extreme,
+            "Mul": self._arithmetic, "Add": self._arithmetic, "AddV2": self._arithmetic,
+            "Sub": self._arithmetic, "Reshape": self._reshape,
         }  # fmt: skip
         if kind not in handlers:
             raise ValueError(f"operator {kind} is not supported")
@@ -160,6 +161,15 @@ class _Lowering:
         weight = self._tensor(inputs[1], self.constants[inputs[1]].T)
         tensors = [self.index[inputs[0]], weight]
         self._add(name, "FULLY_CONNECTED", tensors, keep_dims=False, activation="NONE")
+
+    def _fused_matmul(self, name: str, inputs: list[str], attributes: Mapping[str, Any]) -> None:
+        fused = [base64.b64decode(text).decode() for text in attributes["fused_ops"]["list"]["s"]]
+        if fused not in (["BiasAdd"], ["BiasAdd", "Relu"]):
+            raise ValueError(f"{name}: a product fused with {fused}")
+        weight = self._tensor(inputs[1], self.constants[inputs[1]].T)
+        tensors = [self.index[inputs[0]], weight, self._tensor(inputs[2], self.constants[inputs[2]])]
+        activation = "RELU" if "Relu" in fused else "NONE"
+        self._add(name, "FULLY_CONNECTED", tensors, keep_dims=False, activation=activation)
 
     def _reshape(self, name: str, inputs: list[str], attributes: Mapping[str, Any]) -> None:
         if len(self.constants[inputs[1]]) != 2:
