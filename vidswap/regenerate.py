@@ -29,6 +29,7 @@ from vidswap.geometry import quad_size_px
 from vidswap.identities import network_keys, to_image
 from vidswap.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE, keypoints_from_mesh
 from vidswap.mixing import Response, Steering, refine_source
+from vidswap.mixing.directions import edit
 from vidswap.models import TILES
 from vidswap.records import Face, Swap
 from vidswap.session import Session
@@ -137,7 +138,8 @@ class Regenerate:
         if drawn is None or now is None:
             return
         steering, hidden = now.steering, now.hidden
-        answered = steering.measures(drawn.mesh / size)
+        # What was edited is meant to differ from the target.
+        answered = steering.measures(drawn.mesh / size) - steering.amounts_of(self.session.edits)
         shot, amounts, response = self.steered[track]
         response = steering.learnt(response, now.wanted, answered, now.steps, hidden)
         amounts = steering.follow(amounts, now.wanted - answered, hidden)
@@ -152,6 +154,8 @@ class Regenerate:
             steered = self._steering_now(face)
             if steered is not None:
                 mixed = steered.steering.apply(mixed, steered.steps)
+            if self.session.edits and self.session.directions is not None:
+                mixed = edit(mixed, self.session.edits, self.session.directions)
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             drawn = self._face_drawn(image, face)
             self._steer_on(face.face.track_id, drawn, image.shape[0], steered)

@@ -294,7 +294,7 @@ class ChunkedRun:
     def _mixer(self) -> dict[str, str]:
         name = f"mixer-{self.session.mixer.name}"
         found = _hashes([name]) or {"mixer": name}
-        if self.session.steering is not None:
+        if self.session.steering is not None or self.session.edits:
             found |= _hashes(["directions"])
         return found
 

@@ -17,7 +17,7 @@ from vidswap.faces import FaceFinder, FaceMesher, Tracker, make_detector
 from vidswap.inversion import Curvature, Inverter
 from vidswap.machine import multiplies_bfloat16, usable_cores
 from vidswap.mixing import Mixer, Steering, make_mixer
-from vidswap.mixing.directions import load_directions
+from vidswap.mixing.directions import Directions, load_directions, parse_edits
 from vidswap.models import Generator, load_generator
 from vidswap.models.encoder import FaceEncoder, load_encoder
 from vidswap.models.identity import DlibIdentity
@@ -124,11 +124,28 @@ class Session:
     @cached_property
     def steering(self) -> Steering | None:
         """Takes out what the mixer lets in of the source's expression; None when it is off or not there."""
-        if self.config.mix.steering == 0 or not weights.available("directions"):
+        directions = self.directions
+        return None if directions is None or self.config.mix.steering == 0 else Steering.along(directions)
+
+    @cached_property
+    def directions(self) -> Directions | None:
+        """Latent directions; None where the generator has none."""
+        if not weights.available("directions"):
             return None
-        directions = load_directions(weights.locate("directions"), self.device)
-        fits = next(iter(directions.changes.values())).shape[0] == self.generator.n_styles
-        return Steering.along(directions) if fits else None
+        found = load_directions(weights.locate("directions"), self.device)
+        fits = next(iter(found.changes.values())).shape[0] == self.generator.n_styles
+        return found if fits else None
+
+    @cached_property
+    def edits(self) -> dict[str, float]:
+        """Steps by direction that the new face is changed by.
+
+        :raises UsageError: a direction that is unknown, or that this generator has not.
+        """
+        text = self.config.mix.edit
+        if text and self.directions is None:
+            raise UsageError(f"edit {text}: there are no directions for {self.generator.identifier}")
+        return {} if self.directions is None else parse_edits(text, self.directions.names)
 
     @cached_property
     def inverter(self) -> Inverter:
@@ -177,7 +194,7 @@ class Session:
         other = Session(self.config)
         shared = (
             "device", "identity", "encoder", "curvature", "mixer", "cache", "occlusion_net", "glasses_net",
-            "steering", "lips",
+            "directions", "steering", "edits", "lips",
         )  # fmt: skip
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["full_generator"] = generator

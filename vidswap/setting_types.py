@@ -63,6 +63,10 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 
 _PATTERNS: Mapping[str, tuple[str, str]] = {
     "device": (r"auto|cpu|cuda", "auto, cpu or cuda"),
+    "mix.edit": (
+        r"|[a-z_]+=[+-]?\d*\.?\d+(?:,[a-z_]+=[+-]?\d*\.?\d+)*",
+        "names and steps such as smile=1,age=-0.5",
+    ),
 }
 """Texts that a setting takes: expression for the whole of it, and the same in words."""
 

@@ -13,7 +13,7 @@ import torch
 from vidswap import weights
 from vidswap.errors import WeightsError
 from vidswap.models import load_generator
-from vidswap.models.judge_tfjs import RECIPES, TfjsIdentity
+from vidswap.models.judge_tfjs import RECIPES, TfjsAges, TfjsIdentity
 
 GOLDEN = Path(__file__).with_name("golden_tfjs.json")
 
@@ -41,6 +41,23 @@ def test_equals_tensorflow_js(network: TfjsIdentity) -> None:
     assert found.shape == (golden["numbers"],)
     assert np.linalg.norm(found) == pytest.approx(golden["length"], rel=1e-4)
     np.testing.assert_allclose(found[:: golden["every"]], golden["values"], atol=1e-4 * golden["length"])
+
+
+def test_ages_equal_tensorflow_js() -> None:
+    if not weights.available("faceres-ages"):
+        pytest.skip("weights 'faceres-ages' are optional and not here")
+    ages = TfjsAges.load(weights.locate("faceres-ages"))
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["faceres-ages"]
+    picture = torch.from_numpy(_pattern(ages.chip_size)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        found = ages.graph(picture)[0][0].numpy()
+        years = found - found.max()
+        years = np.exp(years) / np.exp(years).sum() @ np.arange(len(found))
+        twice = ages(torch.rand(2, 3, 64, 64))
+    assert found.shape == (golden["numbers"],)
+    np.testing.assert_allclose(found[:: golden["every"]], golden["values"], atol=1e-4 * golden["length"])
+    assert years == pytest.approx(golden["years"], abs=0.01)
+    assert twice.shape == (2,) and bool(((twice >= 0) & (twice <= 99)).all())
 
 
 def test_people_of_the_generator_are_told_apart(network: TfjsIdentity, weights_home: Path) -> None:

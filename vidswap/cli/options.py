@@ -130,6 +130,16 @@ def reference_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+def edit_option(command: F) -> F:
+    """``--edit``, as ``edit``: the text of ``mix.edit``, None when it was not given."""
+    return click.option(
+        "--edit", multiple=True, metavar="NAME=STEPS",
+        callback=lambda _ctx, _param, values: ",".join(values) or None,
+        help="Change the new face: smile, mouth, eyes, brow, gaze_x or age by some steps, "
+        "as in --edit smile=1 --edit age=-0.5.",
+    )(command)  # fmt: skip
+
+
 MARK_SETTINGS = {
     "visible_label": ("mark.visible_label", "--visible-label"),
     "sign_cert": ("mark.sign_cert", "--sign-cert"),

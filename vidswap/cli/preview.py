@@ -12,6 +12,7 @@ from vidswap.cli.options import (
     PATH,
     TIME,
     config_options,
+    edit_option,
     force_option,
     log_options,
     make_config,
@@ -24,6 +25,7 @@ from vidswap.sources import check_reference
 _SETTINGS = {
     "strength": ("mix.strength", "--strength"),
     "mixer": ("mix.mixer", "--mixer"),
+    "edit": ("mix.edit", "--edit"),
     "regions": ("composite.regions", "--regions"),
     "face": ("faces.select", "--face"),
     "device": ("device", "--device"),
@@ -42,6 +44,7 @@ _SETTINGS = {
 @reference_option
 @click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
 @click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
+@edit_option
 @click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
 @config_options
 @force_option

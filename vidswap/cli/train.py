@@ -296,7 +296,7 @@ for _command in (
     ),
     _LazyCommand(
         "directions",
-        "Fit latent directions of pose and expression.",
+        "Fit latent directions of pose, expression and age.",
         _plain("directions", "run_directions"),
     ),
     _LazyCommand(

@@ -1,9 +1,9 @@
-"""Edits of pose and expression: steps along latent directions (``vidswap train directions``)."""
+"""Edits of pose, expression and age: steps along latent directions (``vidswap train directions``)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,6 +13,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from vidswap.errors import UsageError, WeightsError
+
+_MOST_STEPS = 2.0
+"""Of an edit; looked at on a talking head. Beyond it faces fall apart."""
+_FEWER_STEPS = {"eyes": 0.8, "brow": 1.0, "gaze_x": 1.0, "age": 1.0}
+"""Directions that go wrong sooner: lids and brows get make-up, a far gaze draws the whole face along, and old
+people get glasses and beards."""
+_OF_THE_HEAD = ("yaw", "pitch")
+"""Directions that a face cannot take in a head that stays."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,29 @@ def load_directions(path: Path, device: str | torch.device = "cpu") -> Direction
     units = json.loads(metadata["units"])
     named = {name: (float(unit["step"]), str(unit["measure"])) for name, unit in units.items()}
     return Directions({name: changes[name] for name in named}, named)
+
+
+def parse_edits(text: str, names: Sequence[str]) -> dict[str, float]:
+    """Read ``smile=1,age=-0.5``, edits of a face that is put back into its picture.
+
+    :param names: of the directions that there are.
+    :raises UsageError: an unknown name, one that turns the head, or too many steps.
+    """
+    found: dict[str, float] = {}
+    known = [name for name in names if name not in _OF_THE_HEAD]
+    for part in filter(None, text.split(",")):
+        name, _, steps = part.partition("=")
+        if name in _OF_THE_HEAD:
+            raise UsageError(f"edit {name}: the face would turn out of its head; choose {', '.join(known)}")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(known)}"
+            raise UsageError(f"edit: {name!r} is unknown; {hint}")
+        most = _FEWER_STEPS.get(name, _MOST_STEPS)
+        if abs(float(steps)) > most:
+            raise UsageError(f"edit {part}: expected {-most:g} to {most:g} steps")
+        found[name] = found.get(name, 0.0) + float(steps)
+    return found
 
 
 def edit(code: Tensor, amounts: Mapping[str, float], directions: Directions) -> Tensor:

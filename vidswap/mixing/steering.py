@@ -10,7 +10,7 @@ changes along a track it is slow on purpose. Mouth and eyes are too fast for tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +87,10 @@ class Steering:
         """Move a code ``[1, n_styles, 512]`` by ``share`` of the amounts."""
         steps = torch.as_tensor(share * amounts, dtype=code.dtype, device=code.device)
         return code + torch.einsum("d,dsw->sw", steps, self.changes)[None]
+
+    def amounts_of(self, edits: Mapping[str, float]) -> Amounts:
+        """Steps ``[D]`` of edits by name, of those that are measured here."""
+        return np.array([edits.get(name, 0.0) for name in self.names])
 
     def measures(self, mesh: NDArray[np.floating]) -> Amounts:
         """The measures of a face in steps ``[D]``. :param mesh: ``[468, 3]`` in the crop."""

@@ -1,4 +1,4 @@
-"""Latent directions of pose and expression, in closed form from a bank of generated faces.
+"""Latent directions of pose, expression and age, in closed form from a bank of generated faces.
 
 Ridge regression gives, for each measure of the mesh (yaw, mouth opening, ...), the linear
 functional of the code that predicts it. In coordinates where W is white, the smallest change of the
@@ -6,6 +6,9 @@ code that moves one measure and holds the others, identity (principal components
 and the look of the picture (those of a thumbnail) is then one small linear system. Compare
 InterFaceGAN (arXiv 2005.09635), which takes normals of classifiers and projects them off one
 another.
+
+Age is read by a network that is fetched on request; its direction holds all the others, and glasses, which
+grow with age in the pictures that the generator learnt from.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from vidswap.models.aligned_mesh import AlignedMesh, face_measures
-from vidswap.models.identity import DlibIdentity
+from vidswap.models.judge_tfjs import TfjsAges
 from vidswap.models.mobile_stylegan import MobileStyleGAN
+from vidswap.models.occlusion_net import GLASSES_SIZE, OcclusionNet
 from vidswap.training.bank import Bank
 from vidswap.training.checkpoint import save_weights
 
@@ -35,9 +39,14 @@ UNITS = {
     "gaze_y": (0.05, "eye widths, irises down"),
     "brow": (0.03, "rise of the brows over the inter-ocular distance"),
 }
-"""What a step of 1.0 along each direction changes its measure by."""
-
-
+"""What a step of 1.0 along each direction changes its measure by; in the order of
+:data:`vidswap.models.aligned_mesh.MEASURES`."""
+AGE = "age"
+LOOKS = {AGE: (10.0, "years, as faceres reads them")}
+"""The same of what is read from the picture by other networks."""
+_GLASSES = "glasses"
+_BESIDE_EYES = ((0.42, 0.56), (0.2, 0.8))
+"""Rows and columns of an aligned crop where glasses sit."""
 
 @dataclass(frozen=True)
 class DirectionsOptions:
@@ -64,6 +73,28 @@ class DirectionsOptions:
     """A measure that the codes explain less of than this gets no direction."""
     calibrate_on: int = 12
     """Faces on which step sizes are measured."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Networks that read what a mesh does not show."""
+
+    ages: TfjsAges
+    glasses: OcclusionNet
+
+    @torch.no_grad()
+    def read(self, images: Tensor) -> Tensor:
+        """Age in years, and the share of the place of glasses that is frames: ``[B, 2]``.
+
+        :param images: ``[B, 3, S, S]`` in [-1, 1].
+        """
+        rows, columns = (slice(*(round(GLASSES_SIZE * edge) for edge in span)) for span in _BESIDE_EYES)
+        frames = self.glasses.occluded(images, GLASSES_SIZE)[:, 0, rows, columns].mean((1, 2))
+        return torch.stack((self.ages((images.clamp(-1, 1) + 1) / 2), frames), 1)
+
+    def of_bank(self, bank: Bank) -> Tensor:
+        """The same of a bank's pictures, ``[N, 2]``."""
+        return torch.cat([self.read(bank.image(index)) for index in range(len(bank))])
 
 
 @torch.no_grad()
@@ -108,14 +139,19 @@ def _styles_in_use(weight: Tensor, options: DirectionsOptions) -> Tensor:
 
 @torch.no_grad()
 def fit_directions(
-    bank: Bank, generator: MobileStyleGAN, options: DirectionsOptions
+    bank: Bank, generator: MobileStyleGAN, options: DirectionsOptions, looks: Tensor | None = None
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Directions ``[n_styles, 512]`` by name, not calibrated yet, and the share of each measure's
-    variance that its linear functional explains on faces that it did not see (one in ten)."""
+    variance that its linear functional explains on faces that it did not see (one in ten).
+
+    :param looks: ``[N, 2]`` of the bank, see :meth:`Looks.of_bank`; None: no direction of age.
+    """
     axes, spread = whitening(generator, options.components)
     x = ((bank.codes - generator.w_avg) @ (axes / spread)).flatten(1)
     x = x - x.mean(0)
-    measures = face_measures(bank.meshes, bank.irises)
+    measures, names = face_measures(bank.meshes, bank.irises), [*UNITS]
+    if looks is not None:
+        measures, names = torch.cat((measures, looks.to(measures)), 1), [*names, AGE, _GLASSES]
     mean, deviation = measures.mean(0), measures.std(0)
     measures = ((measures - mean) / deviation).clamp(-3, 3)
     wanted = torch.cat((measures, _nuisances(bank, options)), 1)
@@ -126,21 +162,23 @@ def fit_directions(
     weight = by_style.square().sum(1)
     # What cannot be predicted has a functional of noise: holding it would only add noise.
     strength = explained.clamp(0, 1).sqrt()
-    strength[len(UNITS) :] *= options.nuisance
+    strength[len(names) :] *= options.nuisance
     directions = {}
-    for index, name in enumerate(UNITS):
+    for index, (name, (unit, _)) in enumerate((UNITS | (LOOKS if looks is not None else {})).items()):
         styles = _styles_in_use(weight[:, index], options)
         columns = by_style * styles[:, None, None]
         columns = columns.flatten(0, 1)
         held = strength.clone()
+        if name in UNITS:  # pose and expression change no age by themselves
+            held[len(UNITS) : len(names)] = 0.0
         held[index] = 1.0
         columns = held * columns / columns.norm(dim=0).clamp_min(1e-9)
         gram = columns.T @ columns
         gram.diagonal().add_(0.02)
         change = columns @ torch.linalg.solve(gram, torch.eye(len(gram))[index])
         change = change.view(n_styles, -1) @ (axes * spread).T
-        directions[name] = change * UNITS[name][0] / deviation[index]
-    return directions, dict(zip(UNITS, explained.tolist(), strict=False))
+        directions[name] = change * unit / deviation[index]
+    return directions, dict(zip(names, explained.tolist(), strict=False))
 
 
 def _explained(x: Tensor, wanted: Tensor, options: DirectionsOptions) -> Tensor:
@@ -150,35 +188,33 @@ def _explained(x: Tensor, wanted: Tensor, options: DirectionsOptions) -> Tensor:
     return 1 - (made - wanted[held]).square().sum(0) / wanted[held].square().sum(0)
 
 
-@torch.no_grad()
-def effects(
-    generator: MobileStyleGAN,
-    meshes: AlignedMesh,
-    directions: Mapping[str, Tensor],
-    codes: Tensor,
-    *,
-    step: float = 1.0,
-) -> Tensor:
-    """What each direction does to each measure, in units: central differences ``[D, 8]``.
+Measured = Callable[[Tensor], Tensor]
+"""A code ``[1, n_styles, 512]`` to its measures, in the order of their names."""
 
-    The median over the faces; columns in the order of :data:`UNITS`.
+
+def measured_by(generator: MobileStyleGAN, meshes: AlignedMesh, looks: Looks | None = None) -> Measured:
+    """What gives the measures of :data:`UNITS`, and the age after them when ``looks`` are given."""
+
+    def measured(code: Tensor) -> Tensor:
+        image = generator.synthesize(code, size=128)
+        mesh, _, iris = meshes(image)
+        found = face_measures(mesh, iris)[0].cpu()
+        return found if looks is None else torch.cat((found, looks.read(image)[0, :1].cpu()))
+
+    return measured
+
+
+@torch.no_grad()
+def effect(measured: Measured, direction: Tensor, codes: Tensor, *, step: float = 1.0) -> Tensor:
+    """What a step along a direction changes each measure by: central differences ``[K]``.
+
+    The median over the faces.
 
     :param codes: ``[B, n_styles, 512]``. :param step: to both sides.
     """
-
-    def measured(code: Tensor) -> Tensor:
-        mesh, _, iris = meshes(generator.synthesize(code, size=128))
-        return face_measures(mesh, iris)[0].cpu()
-
-    units = torch.tensor([unit for unit, _ in UNITS.values()])
-    rows = []
-    for direction in directions.values():
-        direction = step * direction.to(codes)
-        change = [
-            measured(code[None] + direction) - measured(code[None] - direction) for code in codes
-        ]
-        rows.append(torch.stack(change).median(0).values / (2 * step * units))
-    return torch.stack(rows)
+    direction = step * direction.to(codes)
+    change = [measured(code[None] + direction) - measured(code[None] - direction) for code in codes]
+    return torch.stack(change).median(0).values / (2 * step)
 
 
 @torch.no_grad()
@@ -187,41 +223,21 @@ def calibrate(
     meshes: AlignedMesh,
     directions: Mapping[str, Tensor],
     options: DirectionsOptions,
+    looks: Looks | None = None,
     *,
     rounds: int = 2,
 ) -> dict[str, Tensor]:
     """Scale directions so that a step of 1.0 moves its own measure by one unit."""
     codes = torch.cat([generator.sample(90_000 + seed) for seed in range(options.calibrate_on)])
     codes = codes[:, None].repeat(1, generator.n_styles, 1)
-    scaled = dict(directions)
+    scaled, units = dict(directions), UNITS | LOOKS
+    measured = measured_by(generator, meshes, looks)
     for _ in range(rounds):
-        columns = torch.tensor([list(UNITS).index(name) for name in scaled])
-        found = effects(generator, meshes, scaled, codes)[torch.arange(len(columns)), columns]
-        # A direction that hardly acts is not blown up without bound.
-        gains = (1 / found.clamp_min(0.25)).tolist()
-        scaled = {name: gain * scaled[name] for gain, name in zip(gains, scaled, strict=True)}
+        for name, direction in scaled.items():
+            found = float(effect(measured, direction, codes)[list(units).index(name)]) / units[name][0]
+            # A direction that hardly acts is not blown up without bound.
+            scaled[name] = direction / max(found, 0.25)
     return scaled
-
-
-@torch.no_grad()
-def identity_shift(
-    generator: MobileStyleGAN,
-    identity: DlibIdentity,
-    directions: Mapping[str, Tensor],
-    codes: Tensor,
-    *,
-    step: float = 1.0,
-) -> dict[str, float]:
-    """Mean distance that a step moves the identity embedding by (different people: 0.75)."""
-    moved = {}
-    embed = [identity.embed_aligned(generator.synthesize(code[None], size=128)) for code in codes]
-    for name, direction in directions.items():
-        total = 0.0
-        for code, before in zip(codes, embed, strict=True):
-            image = generator.synthesize(code[None] + step * direction.to(codes), size=128)
-            total += float((identity.embed_aligned(image) - before).norm())
-        moved[name] = total / len(codes)
-    return moved
 
 
 def train_directions(
@@ -230,20 +246,26 @@ def train_directions(
     bank: Bank,
     output: Path,
     options: DirectionsOptions,
+    looks: Looks | None = None,
     *,
     log: Callable[[str], None],
 ) -> dict[str, Tensor]:
-    """Fit, calibrate and publish the directions as fp16."""
-    directions, explained = fit_directions(bank, generator, options)
-    for name, value in explained.items():
-        styles = directions[name].abs().amax(1).nonzero().flatten().tolist()
-        log(f"{name}: {value:.2f} of the variance of unseen faces explained; styles {styles}")
-    for name in [name for name, value in explained.items() if value < options.least]:
+    """Fit, calibrate and publish the directions as fp16. :param looks: None leaves age out."""
+    directions, explained = fit_directions(
+        bank, generator, options, None if looks is None else looks.of_bank(bank)
+    )
+    for name, direction in directions.items():
+        styles = direction.abs().amax(1).nonzero().flatten().tolist()
+        log(f"{name}: {explained[name]:.2f} of the variance of unseen faces explained; styles {styles}")
+    for name in [name for name in directions if explained[name] < options.least]:
         log(f"{name}: left out, the codes explain too little of it")
         del directions[name]
-    directions = calibrate(generator, meshes, directions, options)
-    units = {name: {"step": unit, "measure": text} for name, (unit, text) in UNITS.items()}
-    units = {name: unit for name, unit in units.items() if name in directions}
+    directions = calibrate(generator, meshes, directions, options, looks)
+    units = {
+        name: {"step": unit, "measure": text}
+        for name, (unit, text) in (UNITS | LOOKS).items()
+        if name in directions
+    }
     metadata = {
         "kind": "directions", "n_styles": str(generator.n_styles), "units": json.dumps(units),
         "faces": str(len(bank)), "seed": str(options.seed),

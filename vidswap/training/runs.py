@@ -23,15 +23,15 @@ from vidswap.machine import multiplies_bfloat16
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.encoder import FaceFeatures, load_encoder
 from vidswap.models.identity import DlibIdentity
-from vidswap.models.judge_tfjs import TfjsIdentity
+from vidswap.models.judge_tfjs import TfjsAges, TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
-from vidswap.models.occlusion_net import GLASSES_WIDTHS, WIDTHS, OcclusionNet
+from vidswap.models.occlusion_net import GLASSES_WIDTHS, WIDTHS, OcclusionNet, load_occlusion_net
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
 from vidswap.training.bank import Bank, build_bank, build_fitted_bank
 from vidswap.training.charts import draw_curves, draw_sheet, figures_of
 from vidswap.training.curvature import CurvatureOptions, codes_of_inversions
-from vidswap.training.directions import DirectionsOptions, train_directions
+from vidswap.training.directions import DirectionsOptions, Looks, train_directions
 from vidswap.training.encoder import EncoderOptions, collect, train_encoder
 from vidswap.training.glasses_scenes import bare_eyed, draw_glasses_scene
 from vidswap.training.heads import HeadsOptions, train_heads
@@ -414,8 +414,13 @@ def run_directions(
     open_folder(folder, "directions", options)
     nets = networks or load_networks(device)
     bank = load_bank(nets, folder, faces=options.faces, seed=options.seed, log=log)
-    output = folder / "directions.safetensors"
-    train_directions(nets.generator, nets.meshes, bank, output, options, log=log)
+    output, looks = folder / "directions.safetensors", None
+    if weights.available("faceres-ages") and weights.available("glasses"):
+        ages, glasses = TfjsAges.load(weights.locate("faceres-ages")), weights.locate("glasses")
+        looks = Looks(ages.to(device), load_occlusion_net(glasses).to(device))
+    else:
+        log("age: left out, no network reads it; 'vidswap weights fetch teacher' brings one")
+    train_directions(nets.generator, nets.meshes, bank, output, options, looks, log=log)
     return output
 
 

