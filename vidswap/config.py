@@ -100,8 +100,8 @@ class MixConfig:
     steering: float = 1.0
     """How much of the source's pose and expression that leaks in is taken out along latent directions, from
     0 (nothing) to 1."""
-    edit: str = ""
-    """Changes of the new face along latent directions, in steps: ``smile=1,age=-0.5``; empty for none."""
+    edit: str | None = None
+    """Changes of the new face along latent directions, in steps: ``smile=1,age=-0.5``."""
 
 
 @dataclass(frozen=True)

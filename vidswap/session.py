@@ -143,9 +143,11 @@ class Session:
         :raises UsageError: a direction that is unknown, or that this generator has not.
         """
         text = self.config.mix.edit
-        if text and self.directions is None:
+        if text is None:
+            return {}
+        if self.directions is None:
             raise UsageError(f"edit {text}: there are no directions for {self.generator.identifier}")
-        return {} if self.directions is None else parse_edits(text, self.directions.names)
+        return parse_edits(text, self.directions.names)
 
     @cached_property
     def inverter(self) -> Inverter:

@@ -64,8 +64,8 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 _PATTERNS: Mapping[str, tuple[str, str]] = {
     "device": (r"auto|cpu|cuda", "auto, cpu or cuda"),
     "mix.edit": (
-        r"|[a-z_]+=[+-]?\d*\.?\d+(?:,[a-z_]+=[+-]?\d*\.?\d+)*",
-        "names and steps such as smile=1,age=-0.5",
+        r"[a-z_]+=[+-]?\d*\.?\d+(?:,[a-z_]+=[+-]?\d*\.?\d+)*",
+        "names and steps such as smile=1,age=-0.5, or none",
     ),
 }
 """Texts that a setting takes: expression for the whole of it, and the same in words."""
@@ -177,7 +177,7 @@ def convert(key: str, value: Any, *, origin: str = "") -> Value:
     else:
         low, high = _RANGES.get(key, (-math.inf, math.inf))
         fits = not isinstance(result, (int, float)) or low <= result <= high
-        if key in _PATTERNS:
+        if key in _PATTERNS and result is not None:
             fits = re.fullmatch(_PATTERNS[key][0], str(result)) is not None
     if not fits:
         where = f" ({origin})" if origin and origin != "default" else ""
