@@ -114,9 +114,9 @@ class SmoothConfig:
     """Smoothing of the alignment quad, standard deviation in frames."""
     latent: float = 1.0
     """Smoothing of the latents, standard deviation in frames."""
-    motion: float = 24.0
+    motion: float = 6.0
     """The new face is moved along with the target's: time constant, in frames, with which its place on the
-    head may change."""
+    head may change. With 24 it swims no less, and nine swaps were 0.02 further from their sources."""
     shade: float = 2.0
     """Averaging of the new face's light and shade along its motion, in frames."""
     mask: float = 6.0
