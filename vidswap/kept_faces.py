@@ -23,7 +23,7 @@ from vidswap.works import FaceWork, Work
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 17
+_VERSION = 18
 State = dict[str, Any]
 
 

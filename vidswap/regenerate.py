@@ -124,10 +124,21 @@ class Regenerate:
         if steering is None:
             return None
         _, amounts, response = self.steered[face.face.track_id]
-        hidden = covered_measures(face, steering.names)
-        wanted = steering.wanted(face.crop.mesh)
+        wanted, hidden = self._wanted(face, steering)
         steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
         return _Steered(steering, wanted, hidden, steps)
+
+    def _wanted(self, face: FaceWork, steering: Steering) -> tuple[np.ndarray, np.ndarray | None]:
+        """Measures ``[D]`` that the drawn face is to have, and which of them are not to be believed."""
+        wanted, hidden = steering.wanted(face.crop.mesh), covered_measures(face, steering.names)
+        if hidden is None or not hidden.any() or face.inversion is None:
+            return wanted, hidden
+        # The inversion shows what goes with the part that is seen.
+        redrawn = self._face_drawn(face.inversion, face)
+        if redrawn is None:
+            return wanted, hidden
+        beneath = steering.wanted(redrawn.mesh / face.inversion.shape[0])
+        return np.where(hidden, beneath, wanted), None
 
     @property
     def _steering_share(self) -> float:

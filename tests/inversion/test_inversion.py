@@ -240,3 +240,35 @@ def test_what_covers_a_face_is_not_explained(networks) -> None:
     hidden = picture(generator, wanted)
     errors = [(picture(generator, each.w_plus) - hidden).square().mean() for each in (bare, told)]
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_face_that_comes_to_light_is_inverted_afresh(networks) -> None:
+    """Behind a hand the generator draws what it likes; few steps kept a mouth shut that had opened."""
+    generator, identity = networks
+    behind, after = code(generator, 3), code(generator, 5)
+
+    class Encoder(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return after
+
+    inverter = Inverter(generator, identity, replace(CONFIG, encoder=True), Encoder())
+    hand = torch.zeros(1, 1, 128, 128)
+    hand[:, :, 64:] = 1.0
+    _, state = inverter.step(picture(generator, behind), None, covered=hand)
+    still, state = inverter.step(picture(generator, behind), state, covered=hand)
+    assert still.started_from == "previous"
+    # What only trembles does not count.
+    still, state = inverter.step(picture(generator, behind), state, covered=hand.roll(2, 2))
+    assert still.started_from == "previous"
+    anchor = state.anchor
+    seen, state = inverter.step(picture(generator, after), state, covered=0 * hand)
+    assert (seen.started_from, seen.steps) == ("encoder", CONFIG.first_steps)
+    assert state.anchor is anchor  # the track goes on
+    assert float(state.hidden.max()) == 0
+    following, _ = inverter.step(picture(generator, after), state, covered=0 * hand)
+    assert following.steps <= CONFIG.next_steps
+
+    alone = Inverter(generator, identity, CONFIG)
+    _, state = alone.step(picture(generator, behind), None, covered=hand)
+    begun, _ = alone.step(picture(generator, after), state, covered=0 * hand)
+    assert (begun.started_from, begun.steps) == ("previous", CONFIG.first_steps)

@@ -34,6 +34,13 @@ _MOTION = 0.5
 """Share of the encoder's change since the frame before that the start is moved by. The whole of it starts
 no better (the encoder's own noise is in it) and makes the codes tremble twice as much."""
 
+_SOON = 12
+"""Frames over which it is remembered where the face was covered."""
+_CAME_TO_LIGHT = 0.05
+"""Share of the face, as its pixels count, that was covered and no longer is, from which on the frame is
+inverted afresh: what the generator drew there is nobody's mouth, and a fit of few steps does not get away
+from it. A hand that left a mouth showed 0.09; hair and hands that only move in place 0.01 to 0.04."""
+
 Anchor = tuple[Tensor, Tensor | None]
 """Code of a track's first frame, and what the encoder said of it."""
 
@@ -85,6 +92,8 @@ class WarmState:
     anchor: Anchor | None = None
     first_correction: float = 0.0
     """Root mean square of the correction at the track's first frame."""
+    hidden: Tensor | None = None
+    """``[1, 1, s, s]`` in [0, 1] where the face was covered of late, since it was last inverted afresh."""
 
 
 @dataclass(frozen=True)
@@ -134,16 +143,20 @@ class Inverter:
             state = None
         encoded = self._encode(image)
         seen: Maps = {"face": face, "covered": covered}
-        if state is None:
-            origin, result, correction = self._fresh(image, encoded, seen, steps)
+        hidden, uncovered = self._hidden(state, face, covered)
+        if state is None or uncovered:
+            origin, start = self._beginning(encoded, state)
+            result, correction = self._fresh(image, start, seen, steps)
             wanted = result.psnr
+        else:
+            origin, result, correction = self._following(image, encoded, state, seen, steps)
+            # What the first frame reached is asked of the next ones, so easy frames cost few steps.
+            wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
+        if state is None:
             anchor: Anchor | None = (result.w_plus.detach(), encoded)
             size = 0.0 if correction is None else correction.size
         else:
-            origin, result, correction = self._following(image, encoded, state, seen, steps)
             anchor, size = state.anchor, state.first_correction
-            # What the first frame reached is asked of the next ones, so easy frames cost few steps.
-            wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
         code = result.w_plus.detach()
         pivot = Pivot(
             latent=code[0].cpu().numpy(),
@@ -154,16 +167,41 @@ class Inverter:
         )
         rested = state is not None and result.steps == 0
         return pivot, WarmState(
-            code, encoded, wanted, correction, result.moments, result.pairs, rested, anchor, size
+            code, encoded, wanted, correction, result.moments, result.pairs, rested, anchor, size, hidden
         )
 
+    def _hidden(
+        self, state: WarmState | None, face: Tensor | None, covered: Tensor | None
+    ) -> tuple[Tensor | None, bool]:
+        """Where the face was covered of late, and whether much of that came to light just now."""
+        if covered is None:
+            return None, False
+        now = area_downsample(covered, self.config.fast_size)
+        if state is None or state.hidden is None:
+            return now, False
+        weight = torch.ones_like(now) if face is None else area_downsample(face, now.shape[-1])
+        newly_seen = ((state.hidden - now).clamp_min(0) * weight).sum()
+        if newly_seen > _CAME_TO_LIGHT * weight.sum():
+            return now, True
+        return torch.lerp(state.hidden, now, 1 / _SOON), False
+
+    def _beginning(self, encoded: Tensor | None, state: WarmState | None = None) -> tuple[str, Tensor]:
+        """Where a fit that does not follow the frame before starts."""
+        anchor = None if state is None else _moved_anchor(state, encoded)
+        if encoded is None:
+            mean = self.generator.w_avg.expand(1, self.generator.n_styles, -1)
+            return ("mean", mean) if anchor is None else ("previous", anchor)
+        if anchor is None:
+            return "encoder", encoded
+        # What the cheap path does not compute with is the look of skin and light. The track's is kept: a
+        # source that was refined for it came out with orange spots in another.
+        own = self.generator.own_styles(self.config.fast_size)
+        return "encoder", torch.cat([encoded[:, :own], anchor[:, own:]], 1)
+
     def _fresh(
-        self, image: Tensor, encoded: Tensor | None, seen: Maps, steps: int | None
-    ) -> tuple[str, FitResult, Correction | None]:
+        self, image: Tensor, code: Tensor, seen: Maps, steps: int | None
+    ) -> tuple[FitResult, Correction | None]:
         """A fit with no history, in rounds: the cheap path is set right before each but the first."""
-        origin, code = "encoder", encoded
-        if code is None:
-            origin, code = "mean", self.generator.w_avg.expand(1, self.generator.n_styles, -1)
         total = self.config.first_steps if steps is None else steps
         rounds = [total] if total < _MANY_STEPS else [total // 2, total // 4, total - total // 2 - total // 4]
         correction, spent = None, 0
@@ -179,7 +217,7 @@ class Inverter:
                 rate_scale=0.5**number, curvature=self.curvature, pairs=pairs,
             )  # fmt: skip
             code, pairs, spent = result.w_plus, result.pairs, spent + result.steps
-        return origin, replace(result, steps=spent), correction
+        return replace(result, steps=spent), correction
 
     def _following(
         self,
@@ -195,7 +233,8 @@ class Inverter:
             if correction.age >= _CORRECT_EVERY or self._apart(state.code, correction.code) > _CORRECT_MOVED:
                 correction = self._measured(state.code)
                 if correction.size > _BROKEN * max(state.first_correction, 0.02):
-                    return self._fresh(image, encoded, seen, None)
+                    origin, begin = self._beginning(encoded)
+                    return origin, *self._fresh(image, begin, seen, None)
         start = _predicted(state, encoded)
         size = config.fast_size
         face, covered = (
@@ -234,12 +273,16 @@ def _predicted(state: WarmState, encoded: Tensor | None) -> Tensor:
     start = state.code
     if encoded is not None and state.encoded is not None:
         start = start + _MOTION * (encoded - state.encoded)
+    anchor = _moved_anchor(state, encoded)
+    return start if anchor is None else torch.lerp(start, anchor, _ANCHOR)
+
+
+def _moved_anchor(state: WarmState, encoded: Tensor | None) -> Tensor | None:
+    """Where the track began, moved as the encoder says; None without a beginning."""
     if state.anchor is None:
-        return start
+        return None
     anchor, said = state.anchor
-    if encoded is not None and said is not None:
-        anchor = anchor + _MOTION * (encoded - said)
-    return torch.lerp(start, anchor, _ANCHOR)
+    return anchor if encoded is None or said is None else anchor + _MOTION * (encoded - said)
 
 
 def _added(correction: Correction | None) -> Tensor | None:
