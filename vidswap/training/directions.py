@@ -217,6 +217,12 @@ def effect(measured: Measured, direction: Tensor, codes: Tensor, *, step: float 
     return torch.stack(change).median(0).values / (2 * step)
 
 
+def _people(generator: MobileStyleGAN, first_seed: int, count: int) -> Tensor:
+    """Codes ``[count, n_styles, 512]`` of people of consecutive seeds."""
+    codes = torch.cat([generator.sample(first_seed + index) for index in range(count)])
+    return codes[:, None].repeat(1, generator.n_styles, 1)
+
+
 @torch.no_grad()
 def calibrate(
     generator: MobileStyleGAN,
@@ -228,8 +234,7 @@ def calibrate(
     rounds: int = 2,
 ) -> dict[str, Tensor]:
     """Scale directions so that a step of 1.0 moves its own measure by one unit."""
-    codes = torch.cat([generator.sample(90_000 + seed) for seed in range(options.calibrate_on)])
-    codes = codes[:, None].repeat(1, generator.n_styles, 1)
+    codes = _people(generator, 90_000, options.calibrate_on)
     scaled, units = dict(directions), UNITS | LOOKS
     measured = measured_by(generator, meshes, looks)
     for _ in range(rounds):
@@ -261,6 +266,12 @@ def train_directions(
         log(f"{name}: left out, the codes explain too little of it")
         del directions[name]
     directions = calibrate(generator, meshes, directions, options, looks)
+    measured, others = measured_by(generator, meshes, looks), _people(generator, 91_000, options.calibrate_on)
+    scale = [unit for unit, _ in (UNITS | (LOOKS if looks is not None else {})).values()]
+    for name, direction in directions.items():
+        moved = (effect(measured, direction, others) / torch.tensor(scale)).tolist()
+        shown = zip(UNITS | LOOKS, moved, strict=False)
+        log(f"a step of {name}, in steps: " + ", ".join(f"{other} {value:.2f}" for other, value in shown))
     units = {
         name: {"step": unit, "measure": text}
         for name, (unit, text) in (UNITS | LOOKS).items()
