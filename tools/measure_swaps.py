@@ -10,6 +10,7 @@ what should stay the target's: pose, expression (mesh after Procrustes, in inter
 the mouth and the eyes, gaze. With ``--judge faceres`` (``vidswap weights fetch judge``) also by a network
 that took no part: cosine to the source's photo and to the target, retrieval, and how often the source is
 nearer than the target. ``--strengths 0,0.5,1`` compares strengths of the default in place of the methods.
+``--same`` takes pairs of one person instead, a face onto itself among them: it should stay that person.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from vidswap.witnesses import SeeOccluders
 from vidswap.works import Work
 
 _PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
-_APART = 0.7
+_APART, _SAME = 0.7, 0.5
+"""Identity distance from which people are two, and up to which they are one: photos of one are 0.35 apart
+on average."""
 METHODS = {
     "no swap": {"mix.strength": 0.0, "mix.refine_steps": 0, "mix.mixer": "layers"},
     "layers 5-13": {"mix.refine_steps": 0, "mix.mixer": "layers"},
@@ -181,6 +184,7 @@ def main() -> None:
     parser.add_argument("--preset", default="default")
     parser.add_argument("--sheet", type=Path, help="target, then each method, a row a pair")
     parser.add_argument("--strengths", metavar="A,B,...", help="the default at these, not the methods")
+    parser.add_argument("--same", action="store_true", help="pairs of one person, not of two")
     options = parser.parse_args()
     methods = METHODS
     if options.strengths:
@@ -205,7 +209,8 @@ def main() -> None:
     for (name, work), (source, path) in product(works, sources):
         with torch.no_grad():
             own = session.identity.embed_aligned(to_tensor(work.faces[0].crop.image, "cpu"))
-        if float((own - source.embedding).norm()) >= _APART:
+        away = float((own - source.embedding).norm())
+        if away < _SAME if options.same else away >= _APART:
             pairs.append((name, work, source, photos_seen[path]))
     order = np.random.default_rng(5).permutation(len(pairs))[: options.pairs]
     pairs = [pairs[i] for i in sorted(order)]
