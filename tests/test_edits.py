@@ -82,6 +82,7 @@ def test_what_makes_no_sense_is_refused(session: Session) -> None:
         ("beard=1", "choose .*age"),
         ("age=1.5", "expected -1 to 1 steps"),
         ("smile=-2.5", "expected -2 to 2 steps"),
+        ("smile=1.5,smile=1.5", "smile=3: expected -2 to 2 steps"),
     ):
         with pytest.raises(UsageError, match=why):
             _ = edited(session, text).edits

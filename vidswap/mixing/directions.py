@@ -68,10 +68,10 @@ def parse_edits(text: str, names: Sequence[str]) -> dict[str, float]:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(known)}"
             raise UsageError(f"edit: {name!r} is unknown; {hint}")
-        most = _FEWER_STEPS.get(name, _MOST_STEPS)
-        if abs(float(steps)) > most:
-            raise UsageError(f"edit {part}: expected {-most:g} to {most:g} steps")
         found[name] = found.get(name, 0.0) + float(steps)
+        most = _FEWER_STEPS.get(name, _MOST_STEPS)
+        if abs(found[name]) > most:
+            raise UsageError(f"edit {name}={found[name]:g}: expected {-most:g} to {most:g} steps")
     return found
 
 
