@@ -11,9 +11,10 @@ import yaml
 from vidswap import weights
 from vidswap.cli import run
 from vidswap.cli.faces import table
-from vidswap.cli.swap import summary
+from vidswap.cli.swap import checked_sources, summary
 from vidswap.config import RunConfig
 from vidswap.doctor import collect, describe
+from vidswap.errors import UsageError
 from vidswap.reports import SwapReport, TrackSummary
 
 
@@ -49,6 +50,10 @@ def photo(tmp_path: Path) -> Path:
         (["--face", "0=none.jpg"], 3, "no such source: none.jpg"),
         (["--face", "0=synthetic:1", "--face", "1"], 2, "no source given"),
         (["-s", "synthetic:1", "-s", "synthetic:2"], 2, "photos of one person"),
+        (["-s", "synthetic:1@0.5"], 2, "synthetic:1@0.5: a share says how much of each"),
+        (["--face", "0=synthetic:1@0.5"], 2, "synthetic:1@0.5: a share says how much of each"),
+        (["--strength", "0", "--face", "0=none.jpg"], 3, "no such source: none.jpg"),
+        (["-s", "synthetic:1", "--edit", "smile"], 2, "mix.edit: expected names and steps"),
         (["-s", "synthetic:1", "--reference", "none.png"], 3, "no such reference: none.png"),
         (["-s", "synthetic:1", "--reference", "synthetic:1"], 2, "expected a picture of a person"),
         (["-s", "synthetic:1", "--reference", "a.png", "--face", "all"], 2, "--reference and --face both"),
@@ -253,3 +258,12 @@ def test_sample_faces_preview_and_swap_of_a_real_clip(call, networks, tmp_path):
     assert code == 2 and "--force" in err
     code, out, err = call("verify", output)
     assert code == 0, out
+
+
+def test_at_strength_0_nobody_needs_to_be_named() -> None:
+    assert checked_sources((), (), strength=0.0) == ("synthetic:0",)
+    assert checked_sources((), ("1",), strength=0.0) == ("synthetic:0",)
+    assert checked_sources(("synthetic:3",), (), strength=0.0) == ("synthetic:3",)
+    assert checked_sources((), ("0=synthetic:3",), strength=0.0) == ()
+    with pytest.raises(UsageError, match="no source given"):
+        checked_sources((), (), strength=0.1)

@@ -39,7 +39,7 @@ _MOST_BARS = 16
 
 @click.command("batch", short_help="Swap a folder, glob or list of clips.")
 @click.argument("targets", nargs=-1, required=True, metavar="FOLDER|GLOB|LIST...")
-@source_option(required=False)
+@source_option
 @click.option(
     "-o", "--output", required=True, type=PATH, metavar="FOLDER",
     help="Where the results go; sub-folders are kept.",

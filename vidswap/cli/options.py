@@ -106,19 +106,14 @@ def log_options(command: F) -> F:
     )(command)  # fmt: skip
 
 
-def source_option(*, required: bool) -> Callable[[F], F]:
+def source_option(command: F) -> F:
     """``-s``, as ``sources``."""
     return click.option(
-        "-s",
-        "--source",
-        "sources",
-        multiple=True,
-        required=required,
-        metavar="SOURCE",
+        "-s", "--source", "sources", multiple=True, metavar="SOURCE",
         help="Who to put in: a photo, photo.jpg#1 for its second face from the left, several -s "
         "with photos of one person, or synthetic:SEED for a person who does not exist. "
         "-s a.jpg@0.6 -s b.jpg@0.4 mixes people.",
-    )
+    )(command)  # fmt: skip
 
 
 def reference_option(command: F) -> F:

@@ -19,7 +19,7 @@ from vidswap.cli.options import (
     reference_option,
     source_option,
 )
-from vidswap.cli.swap import check_sources
+from vidswap.cli.swap import checked_sources
 from vidswap.sources import check_reference
 
 _SETTINGS = {
@@ -34,7 +34,7 @@ _SETTINGS = {
 
 @click.command("preview", short_help="Show single frames before the long run.")
 @click.argument("target", type=PATH)
-@source_option(required=True)
+@source_option
 @click.option(
     "--at", "at_seconds", multiple=True, type=TIME, metavar="TIME", default=(0.0,),
     help="Moment to show; may be given several times. The first frame if not given.",
@@ -71,7 +71,7 @@ def preview_command(
     state = ctx.ensure_object(State)
     options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
     config, _ = make_config(preset, config_file, settings, options)
-    check_sources(sources, ())
+    sources = checked_sources(sources, (), strength=config.mix.strength)
     check_reference(reference, () if named["face"] is None else (named["face"],))
 
     from vidswap.pipeline import preview

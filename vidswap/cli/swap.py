@@ -43,7 +43,7 @@ _SETTINGS = {
 
 @click.command("swap", short_help="Swap a face through a whole clip.")
 @click.argument("target", type=PATH)
-@source_option(required=False)
+@source_option
 @click.option(
     "-o", "--output", required=True, type=PATH, metavar="OUT",
     help="Where the result goes; its ending chooses the container.",
@@ -101,6 +101,8 @@ def swap_command(
     vidswap swap clip.mp4 -s synthetic:7 -o out.mp4 --start 0:10 --end 0:25.5
     vidswap swap clip.mp4 -o out.mp4 --face 0=a.jpg --face 1=synthetic:3
     vidswap swap clip.mp4 -s person.jpg -o out.mp4 --reference her.png
+    vidswap swap clip.mp4 -s a.jpg@0.6 -s b.jpg@0.4 -o mixed.mp4 --edit smile=1
+    vidswap swap clip.mp4 -o older.mp4 --strength 0 --edit age=1
 
     Sound, subtitles, chapters, timestamps and frames without a face stay as they are. Times are
     seconds (12.5) or HH:MM:SS.mmm. Every output is marked as synthetic. A run that was stopped or
@@ -111,7 +113,7 @@ def swap_command(
         raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
     options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
     config, _ = make_config(preset, config_file, settings, options)
-    check_sources(sources, faces)
+    sources = checked_sources(sources, faces, strength=config.mix.strength)
     check_reference(reference, faces)
 
     from vidswap.pipeline import swap_video  # after the checks, which cost nothing
@@ -139,8 +141,13 @@ def swap_command(
     click.echo(summary(report))
 
 
-def check_sources(sources: tuple[str, ...], faces: tuple[str, ...]) -> None:
-    """Refuse sources that are missing or make no sense before networks are loaded.
+def checked_sources(
+    sources: tuple[str, ...], faces: tuple[str, ...], *, strength: float
+) -> tuple[str, ...]:
+    """The sources, once it is known before networks are loaded that they are there and make sense.
+
+    At strength 0 nobody is put in, and nobody needs to be named: the target's own face is drawn again, edited
+    if the settings say so.
 
     :raises UsageError: no source at all. :raises InputError: a file is missing.
     """
@@ -149,8 +156,11 @@ def check_sources(sources: tuple[str, ...], faces: tuple[str, ...]) -> None:
         parse_sources(source)
     if sources:
         parse_sources(sources)
+    elif strength == 0 and not pairs:
+        return ("synthetic:0",)
     elif not pairs or len(pairs) < len(faces):
         raise UsageError("no source given: name a photo with -s, or -s synthetic:SEED")
+    return sources
 
 
 def summary(report: SwapReport) -> str:
