@@ -133,12 +133,13 @@ class Regenerate:
         wanted, hidden = steering.wanted(face.crop.mesh), covered_measures(face, steering.names)
         if hidden is None or not hidden.any() or face.inversion is None:
             return wanted, hidden
-        # The inversion shows what goes with the part that is seen.
+        # The inversion shows what goes with the part that is seen. Neither witness is good: a mouth behind
+        # fingers was read as shut that was open, and inverted twice as far open as it was.
         redrawn = self._face_drawn(face.inversion, face)
         if redrawn is None:
             return wanted, hidden
         beneath = steering.wanted(redrawn.mesh / face.inversion.shape[0])
-        return np.where(hidden, beneath, wanted), None
+        return np.where(hidden, (wanted + beneath) / 2, wanted), None
 
     @property
     def _steering_share(self) -> float:
