@@ -92,6 +92,20 @@ def test_lashes_stay_as_dark_beside_the_lid_in_a_darker_face(skin, mesh, drawn) 
     assert np.ptp(shares / expected) < 0.5  # as a difference of light, blue was gone and red was left
 
 
+def test_folds_around_an_eye_do_not_make_its_lid_shine(skin, mesh, drawn) -> None:
+    """Narrowed eyes of a smiling face came out white: its folds were taken for less light."""
+    target, shut = closed_picture(skin, 0), squeezed(mesh, (LEFT_EYE,), 0.2)
+    plain, _ = lend_lids(skin, drawn, target, shut)
+    rows, columns = np.mgrid[0:256, 0:256] / 256
+    away = np.hypot(rows - 0.47, columns - 0.385)
+    folds = (away > 0.05) & (np.sin(60 * np.arctan2(rows - 0.47, columns - 0.385)) > 0)
+    target[folds] *= 0.45
+    out, _ = lend_lids(skin, drawn, target, shut)
+    x, y = (drawn[list(EYE_CORNERS[0]), :2].mean(0) * 256).astype(int)
+    lid = np.s_[y - 6 : y - 3, x - 4 : x + 4]
+    assert 0.8 * plain[lid].mean() < out[lid].mean() < 1.12 * plain[lid].mean()
+
+
 def test_share_occluders_and_a_mesh_that_is_not_believed(skin, mesh, drawn) -> None:
     target, shut = closed_picture(skin, 0), squeezed(mesh, (LEFT_EYE,), 0.2)
     full, state = lend_lids(skin, drawn, target, shut)

@@ -50,6 +50,11 @@ _RIM_BLUR = 0.25
 """Radii over which its colour is averaged along it."""
 _BLACK = 0.03
 """Added before colours are compared as ratios: those of black are noise."""
+_DARKER, _BRIGHTER = 0.15, 0.03
+"""Most that the correction may differ from what the lit skin along the rim asks for, as logarithms. Lids that
+are too bright look like blind eyes."""
+_LIT = 4
+"""Power of its light by which skin counts as lit."""
 _SOLVED = 24
 """Pixels of a radius where the correction is worked out: it is smooth."""
 
@@ -210,11 +215,27 @@ def _lend(
         weight = weight * (1 - patch.shown(occluded).clamp(0, 1))
     part = (patch.rows, patch.columns)
     here = to_tensor(image[part])
-    # As a ratio: light that is added to lashes or taken from them turns them grey, or red where one channel
-    # is used up before the others.
-    stops = _correction(_stops(here) - _stops(lent), patch)
-    lent = ((lent.clamp_min(0) + _BLACK) * stops.exp() - _BLACK).clamp_(0, 1)
+    # Up to the light of the skin as a ratio: light that is added to lashes or taken from them turns them
+    # grey, or red where one channel is used up before the others. What shines is not made to shine more:
+    # narrowed eyes came out white.
+    skin, drawn = _lit_skin(lent, patch), _lit_skin(here, patch)
+    usual = _stops(drawn) - _stops(skin)
+    stops = _correction(_stops(here) - _stops(lent), patch).clamp(usual - _DARKER, usual + _BRIGHTER)
+    dull = torch.minimum(lent.clamp_min(0), skin)
+    lent = ((dull + _BLACK) * stops.exp() - _BLACK + lent - dull).clamp_(0, 1)
     image[part] = torch.lerp(here, lent, weight)[0].permute(1, 2, 0).numpy()
+
+
+def _lit_skin(picture: torch.Tensor, patch: EyePatch) -> torch.Tensor:
+    """Colour of the brighter skin along the rim, ``[1, 3, 1, 1]``: folds and the shade of a brow are in one
+    of two pictures and not in the other, and say nothing of the light."""
+    weight = _rim(patch) * picture.clamp_min(0).mean(1, keepdim=True) ** _LIT
+    return (picture.clamp_min(0) * weight).sum((2, 3), keepdim=True) / weight.sum().clamp_min(1e-9)
+
+
+def _rim(patch: EyePatch) -> torch.Tensor:
+    """How much pixels count for what the lids are brought to, ``[1, 1, h, w]``."""
+    return torch.from_numpy(np.exp(-0.5 * ((patch.radii - _RIM) / _RIM_WIDTH) ** 2))[None, None]
 
 
 def _stops(picture: torch.Tensor) -> torch.Tensor:
@@ -227,8 +248,7 @@ def _correction(apart: torch.Tensor, patch: EyePatch) -> torch.Tensor:
 
     :param apart: the drawn face less the lids, alike.
     """
-    rim = np.exp(-0.5 * ((patch.radii - _RIM) / _RIM_WIDTH) ** 2)
-    weight, inside = torch.from_numpy(rim)[None, None], torch.from_numpy(patch.radii < _RIM)[None, None]
+    weight, inside = _rim(patch), torch.from_numpy(patch.radii < _RIM)[None, None]
     scale = min(1.0, _SOLVED / patch.radius_px)
     size = tuple(max(4, round(side * scale)) for side in apart.shape[-2:])
     votes = F.interpolate(torch.cat([apart * weight, weight], 1), size, mode="area")
