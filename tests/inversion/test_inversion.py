@@ -255,20 +255,24 @@ def test_a_face_that_comes_to_light_is_inverted_afresh(networks) -> None:
     hand = torch.zeros(1, 1, 128, 128)
     hand[:, :, 64:] = 1.0
     _, state = inverter.step(picture(generator, behind), None, covered=hand)
-    still, state = inverter.step(picture(generator, behind), state, covered=hand)
-    assert still.started_from == "previous"
+    for _ in range(4):
+        still, state = inverter.step(picture(generator, behind), state, covered=hand)
+        assert still.started_from == "previous"
     # What only trembles does not count.
     still, state = inverter.step(picture(generator, behind), state, covered=hand.roll(2, 2))
     assert still.started_from == "previous"
     anchor = state.anchor
-    seen, state = inverter.step(picture(generator, after), state, covered=0 * hand)
+    seen, state = inverter.step(picture(generator, after), state, covered=1 - hand)
     assert (seen.started_from, seen.steps) == ("encoder", CONFIG.first_steps)
     assert state.anchor is anchor  # the track goes on
-    assert float(state.hidden.max()) == 0
+    assert torch.equal(state.hidden, 1 - hand)
+    # A hand that waves is followed.
     following, _ = inverter.step(picture(generator, after), state, covered=0 * hand)
     assert following.steps <= CONFIG.next_steps
 
     alone = Inverter(generator, identity, CONFIG)
     _, state = alone.step(picture(generator, behind), None, covered=hand)
     begun, _ = alone.step(picture(generator, after), state, covered=0 * hand)
+    assert begun.started_from == "previous" and begun.steps < CONFIG.first_steps  # it has only just begun
+    begun, _ = alone.step(picture(generator, after), replace(state, since=5), covered=0 * hand)
     assert (begun.started_from, begun.steps) == ("previous", CONFIG.first_steps)

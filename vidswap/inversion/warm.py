@@ -41,6 +41,9 @@ _CAME_TO_LIGHT = 0.05
 inverted afresh: what the generator drew there is nobody's mouth, and a fit of few steps does not get away
 from it. A hand that left a mouth showed 0.09; hair and hands that only move in place 0.01 to 0.04."""
 
+_SPACED = 6
+"""Frames from one such inversion to the next at least: a hand that waves is not worth one a frame."""
+
 Anchor = tuple[Tensor, Tensor | None]
 """Code of a track's first frame, and what the encoder said of it."""
 
@@ -94,6 +97,8 @@ class WarmState:
     """Root mean square of the correction at the track's first frame."""
     hidden: Tensor | None = None
     """``[1, 1, s, s]`` in [0, 1] where the face was covered of late, since it was last inverted afresh."""
+    since: int = 0
+    """Frames since then."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,8 @@ class Inverter:
 
         :param image: ``[1, 3, S, S]`` aligned face in [-1, 1].
         :param state: of the frame before; None at the start, after a cut or a lost face. Not looked at where
-            the settings say that each frame is inverted on its own.
+            the settings say that each frame is inverted on its own, and little where much of the face was
+            covered that no longer is.
         :param face: ``[1, 1, S, S]`` where the face is visible.
         :param covered: ``[1, 1, S, S]`` where something is in front of it.
         :param steps: overrides the number of steps of the settings.
@@ -165,10 +171,12 @@ class Inverter:
             steps=result.steps,
             started_from=origin,
         )
-        rested = state is not None and result.steps == 0
         return pivot, WarmState(
-            code, encoded, wanted, correction, result.moments, result.pairs, rested, anchor, size, hidden
-        )
+            code, encoded, wanted, correction, result.moments, result.pairs,
+            rested=state is not None and result.steps == 0,
+            anchor=anchor, first_correction=size, hidden=hidden,
+            since=0 if state is None or uncovered else state.since + 1,
+        )  # fmt: skip
 
     def _hidden(
         self, state: WarmState | None, face: Tensor | None, covered: Tensor | None
@@ -181,7 +189,7 @@ class Inverter:
             return now, False
         weight = torch.ones_like(now) if face is None else area_downsample(face, now.shape[-1])
         newly_seen = ((state.hidden - now).clamp_min(0) * weight).sum()
-        if newly_seen > _CAME_TO_LIGHT * weight.sum():
+        if newly_seen > _CAME_TO_LIGHT * weight.sum() and state.since + 1 >= _SPACED:
             return now, True
         return torch.lerp(state.hidden, now, 1 / _SOON), False
 
