@@ -166,7 +166,7 @@ class Regenerate:
             steered = self._steering_now(face)
             if steered is not None:
                 mixed = steered.steering.apply(mixed, steered.steps)
-            if self.session.edits and self.session.directions is not None:
+            if self.session.directions is not None:
                 mixed = edit(mixed, self.session.edits, self.session.directions)
             image = self._draw(mixed, face.solid, quad_size_px(face.quad))
             drawn = self._face_drawn(image, face)

@@ -63,6 +63,11 @@ def resize_map(values: NDArray[np.floating], size: int) -> FloatArray:
     return to_array(resize(to_tensor(values), size))
 
 
+def enlarged(tensor: torch.Tensor, like: torch.Tensor | FloatArray) -> torch.Tensor:
+    """Bilinear enlargement to the height and width, the last two axes, of another."""
+    return F.interpolate(tensor, tuple(like.shape[-2:]), mode="bilinear", align_corners=False)
+
+
 def enlarged_part(field: torch.Tensor, size: int, inner: tuple[slice, slice]) -> torch.Tensor:
     """Rows and columns ``inner`` of a field enlarged to ``size``."""
     cells = field.shape[-1]

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, smoothstep, to_tensor
+from vidswap.compositing.arrays import enlarged, gaussian_blur, smoothstep, to_tensor
 from vidswap.compositing.paste import solve_laplace
 from vidswap.landmarks import EYE_CORNERS, LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, eye_aspect
 from vidswap.records import FloatArray
@@ -256,6 +256,4 @@ def _correction(apart: torch.Tensor, patch: EyePatch) -> torch.Tensor:
     usual = votes[:, :3].sum((2, 3), keepdim=True) / votes[:, 3:].sum().clamp_min(1e-6)
     value = (blurred[:, :3] + 1e-4 * usual) / (blurred[:, 3:] + 1e-4)
     held = F.interpolate(inside.float(), size, mode="area") < 0.5
-    return F.interpolate(
-        solve_laplace(value, held), apart.shape[-2:], mode="bilinear", align_corners=False
-    )
+    return enlarged(solve_laplace(value, held), apart)

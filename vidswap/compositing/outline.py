@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from kornia.filters import guided_blur
 
-from vidswap.compositing.arrays import enlarged_part, resize, smoothstep, span_of, to_array, to_tensor, widest
+from vidswap.compositing.arrays import (
+    enlarged,
+    enlarged_part,
+    resize,
+    smoothstep,
+    span_of,
+    to_array,
+    to_tensor,
+    widest,
+)
 from vidswap.records import FloatArray
 
 _SIZE = 128
@@ -69,13 +78,13 @@ def snap_outline(
     # Where the matte is put to use its edge is a little softer than single hairs of a beard.
     down, across = _at(_FINE, rows, columns)
     fine = resize(to_tensor(target), _FINE)[..., down, across]
-    snapped, times = _enlarged(start, fine), _FINE // _SIZE
+    snapped, times = enlarged(start, fine), _FINE // _SIZE
     for _ in range(_PASSES):
         snapped = guided_blur(fine, snapped, 2 * times * _RADIUS + 1, _NOISE, subsample=times)
         snapped = ((snapped - _LOW) / (_HIGH - _LOW)).clamp_(0, 1)
     size = mask.shape[0]
     inner = _at(size, rows, columns)
-    snapped = _enlarged(snapped, mask[inner])
+    snapped = enlarged(snapped, mask[inner])
     weight = share * band
     weight[rows, columns] *= _unlike_skin(guide, start) * (1 - _downwards(start))
     if occluded is not None:
@@ -122,10 +131,6 @@ def _at(size: int, rows: slice, columns: slice) -> tuple[slice, slice]:
     """The same rows and columns in another size."""
     first, second = (slice(each.start * size // _SIZE, each.stop * size // _SIZE) for each in (rows, columns))
     return first, second
-
-
-def _enlarged(maps: torch.Tensor, like: torch.Tensor | FloatArray) -> torch.Tensor:
-    return F.interpolate(maps, tuple(like.shape[-2:]), mode="bilinear", align_corners=False)
 
 
 def _around(maps: torch.Tensor, reach: int = _RADIUS) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, span_of, to_array, to_tensor
+from vidswap.compositing.arrays import enlarged, gaussian_blur, span_of, to_array, to_tensor
 from vidswap.errors import UsageError
 from vidswap.geometry import apply_homography, quad_to_homography
 from vidswap.records import FloatArray, Swap
@@ -192,12 +192,12 @@ def _multiband(
         if min(both.shape[-2:]) < 2 * _COARSEST_PX:
             break
         small = _halve(both)
-        top, bottom = both - _grow(small, both)
+        top, bottom = both - enlarged(small, both)
         details.append(bottom + weight * (top - bottom))
         both, weight = small, _halve(weight)
     out = both[1:] + weight * (both[:1] - both[1:])
     for detail in reversed(details):
-        out = _grow(out, detail) + detail
+        out = enlarged(out, detail) + detail
     cover = (mask * 3.0).clamp(0, 1)
     cover = cover * cover * (3 - 2 * cover)
     return to_array(out.clamp(0, 1)), to_array(cover)
@@ -214,10 +214,6 @@ def _halve(tensor: torch.Tensor) -> torch.Tensor:
     size = tuple((length + 1) // 2 for length in tensor.shape[-2:])
     # The antialiased linear kernel at one half is the binomial filter of the paper.
     return F.interpolate(tensor, size=size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def _grow(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(tensor, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _gradient(pixels: FloatArray, frame: FloatArray, opacity: FloatArray) -> FloatArray:
@@ -240,7 +236,7 @@ def _gradient(pixels: FloatArray, frame: FloatArray, opacity: FloatArray) -> Flo
     usual = (rim * known).sum(dim=(2, 3), keepdim=True) / rim.sum().clamp(min=1e-6)
     value = (gaussian_blur(rim * known, sigma / scale) + 1e-3 * usual) / (weight + 1e-3)
     correction = solve_laplace(value, ~inside)
-    return (to_tensor(pixels) + _grow(correction, mask)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
+    return (to_tensor(pixels) + enlarged(correction, mask)).clamp(0, 1)[0].permute(1, 2, 0).numpy()
 
 
 def solve_laplace(boundary: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
@@ -257,7 +253,7 @@ def solve_laplace(boundary: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
         share = F.interpolate(hold, size=size, mode="bilinear", antialias=True)
         mean = F.interpolate(boundary * hold, size=size, mode="bilinear", antialias=True)
         coarse = solve_laplace(mean / share.clamp(min=1e-6), share > 0.5)
-        start = _grow(coarse, boundary)
+        start = enlarged(coarse, boundary)
         sweeps = _SWEEPS
     else:
         share = hold.mean().clamp(min=1e-6)

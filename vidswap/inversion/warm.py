@@ -33,14 +33,12 @@ _BROKEN = 3.0
 _MOTION = 0.5
 """Share of the encoder's change since the frame before that the start is moved by. The whole of it starts
 no better (the encoder's own noise is in it) and makes the codes tremble twice as much."""
-
 _SOON = 12
 """Frames over which it is remembered where the face was covered."""
 _CAME_TO_LIGHT = 0.05
 """Share of the face, as its pixels count, that was covered and no longer is, from which on the frame is
 inverted afresh: what the generator drew there is nobody's mouth, and a fit of few steps does not get away
 from it. A hand that left a mouth showed 0.09; hair and hands that only move in place 0.01 to 0.04."""
-
 _SPACED = 6
 """Frames from one such inversion to the next at least: a hand that waves is not worth one a frame."""
 

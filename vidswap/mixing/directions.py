@@ -65,9 +65,7 @@ def parse_edits(text: str, names: Sequence[str]) -> dict[str, float]:
         if name in _OF_THE_HEAD:
             raise UsageError(f"edit {name}: the face would turn out of its head; choose {', '.join(known)}")
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(known)}"
-            raise UsageError(f"edit: {name!r} is unknown; {hint}")
+            raise _unknown("edit", name, known)
         found[name] = found.get(name, 0.0) + float(steps)
         most = _FEWER_STEPS.get(name, _MOST_STEPS)
         if abs(found[name]) > most:
@@ -86,9 +84,7 @@ def edit(code: Tensor, amounts: Mapping[str, float], directions: Directions) -> 
     """
     for name, amount in amounts.items():
         if name not in directions.changes:
-            near = get_close_matches(name, directions.names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(directions.names)}"
-            raise UsageError(f"direction: {name!r} is unknown; {hint}")
+            raise _unknown("direction", name, directions.names)
         change = directions.changes[name]
         if code.ndim != 3 or code.shape[1:] != change.shape:
             raise ValueError(
@@ -96,3 +92,9 @@ def edit(code: Tensor, amounts: Mapping[str, float], directions: Directions) -> 
             )
         code = code + amount * change.to(code)
     return code
+
+
+def _unknown(word: str, name: str, known: Sequence[str]) -> UsageError:
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(known)}"
+    return UsageError(f"{word}: {name!r} is unknown; {hint}")

@@ -44,6 +44,7 @@ UNITS = {
 AGE = "age"
 LOOKS = {AGE: (10.0, "years, as faceres reads them")}
 """The same of what is read from the picture by other networks."""
+MEASURED = UNITS | LOOKS
 _GLASSES = "glasses"
 _BESIDE_EYES = ((0.42, 0.56), (0.2, 0.8))
 """Rows and columns of an aligned crop where glasses sit."""
@@ -164,7 +165,9 @@ def fit_directions(
     strength = explained.clamp(0, 1).sqrt()
     strength[len(names) :] *= options.nuisance
     directions = {}
-    for index, (name, (unit, _)) in enumerate((UNITS | (LOOKS if looks is not None else {})).items()):
+    for index, name in enumerate(names):
+        if name not in MEASURED:  # only held
+            continue
         styles = _styles_in_use(weight[:, index], options)
         columns = by_style * styles[:, None, None]
         columns = columns.flatten(0, 1)
@@ -177,7 +180,7 @@ def fit_directions(
         gram.diagonal().add_(0.02)
         change = columns @ torch.linalg.solve(gram, torch.eye(len(gram))[index])
         change = change.view(n_styles, -1) @ (axes * spread).T
-        directions[name] = change * unit / deviation[index]
+        directions[name] = change * MEASURED[name][0] / deviation[index]
     return directions, dict(zip(names, explained.tolist(), strict=False))
 
 
@@ -205,16 +208,16 @@ def measured_by(generator: MobileStyleGAN, meshes: AlignedMesh, looks: Looks | N
 
 
 @torch.no_grad()
-def effect(measured: Measured, direction: Tensor, codes: Tensor, *, step: float = 1.0) -> Tensor:
+def effect(measured: Measured, direction: Tensor, codes: Tensor) -> Tensor:
     """What a step along a direction changes each measure by: central differences ``[K]``.
 
     The median over the faces.
 
-    :param codes: ``[B, n_styles, 512]``. :param step: to both sides.
+    :param codes: ``[B, n_styles, 512]``.
     """
-    direction = step * direction.to(codes)
+    direction = direction.to(codes)
     change = [measured(code[None] + direction) - measured(code[None] - direction) for code in codes]
-    return torch.stack(change).median(0).values / (2 * step)
+    return torch.stack(change).median(0).values / 2
 
 
 def _people(generator: MobileStyleGAN, first_seed: int, count: int) -> Tensor:
@@ -225,21 +228,16 @@ def _people(generator: MobileStyleGAN, first_seed: int, count: int) -> Tensor:
 
 @torch.no_grad()
 def calibrate(
-    generator: MobileStyleGAN,
-    meshes: AlignedMesh,
-    directions: Mapping[str, Tensor],
-    options: DirectionsOptions,
-    looks: Looks | None = None,
-    *,
-    rounds: int = 2,
+    measured: Measured, directions: Mapping[str, Tensor], codes: Tensor, *, rounds: int = 2
 ) -> dict[str, Tensor]:
-    """Scale directions so that a step of 1.0 moves its own measure by one unit."""
-    codes = _people(generator, 90_000, options.calibrate_on)
-    scaled, units = dict(directions), UNITS | LOOKS
-    measured = measured_by(generator, meshes, looks)
+    """Scale directions so that a step of 1.0 moves its own measure by one unit.
+
+    :param codes: ``[B, n_styles, 512]`` of the faces that it is measured on.
+    """
+    scaled = dict(directions)
     for _ in range(rounds):
         for name, direction in scaled.items():
-            found = float(effect(measured, direction, codes)[list(units).index(name)]) / units[name][0]
+            found = float(effect(measured, direction, codes)[[*MEASURED].index(name)]) / MEASURED[name][0]
             # A direction that hardly acts is not blown up without bound.
             scaled[name] = direction / max(found, 0.25)
     return scaled
@@ -265,16 +263,19 @@ def train_directions(
     for name in [name for name in directions if explained[name] < options.least]:
         log(f"{name}: left out, the codes explain too little of it")
         del directions[name]
-    directions = calibrate(generator, meshes, directions, options, looks)
-    measured, others = measured_by(generator, meshes, looks), _people(generator, 91_000, options.calibrate_on)
-    scale = [unit for unit, _ in (UNITS | (LOOKS if looks is not None else {})).values()]
+    measured = measured_by(generator, meshes, looks)
+    directions = calibrate(measured, directions, _people(generator, 90_000, options.calibrate_on))
+    others = _people(generator, 91_000, options.calibrate_on)
     for name, direction in directions.items():
-        moved = (effect(measured, direction, others) / torch.tensor(scale)).tolist()
-        shown = zip(UNITS | LOOKS, moved, strict=False)
-        log(f"a step of {name}, in steps: " + ", ".join(f"{other} {value:.2f}" for other, value in shown))
+        moved = effect(measured, direction, others).tolist()
+        shown = (
+            f"{other} {value / unit:.2f}"
+            for (other, (unit, _)), value in zip(MEASURED.items(), moved, strict=False)
+        )
+        log(f"a step of {name}, in steps: " + ", ".join(shown))
     units = {
         name: {"step": unit, "measure": text}
-        for name, (unit, text) in (UNITS | LOOKS).items()
+        for name, (unit, text) in MEASURED.items()
         if name in directions
     }
     metadata = {
