@@ -30,7 +30,7 @@ from vidswap.errors import OutputError, UsageError, VidswapError
 from vidswap.jobs import Job, JobEvent, JobResult, OnEvent, RunJobs, failure
 from vidswap.locking import FileLock, LockTaken
 from vidswap.settings import as_dict
-from vidswap.sources import parse_source
+from vidswap.sources import face_key, parse_source
 
 __all__ = ["BatchReport", "ClipReport", "plan_batch", "run_batch"]
 
@@ -338,7 +338,7 @@ def _source_key(text: str) -> str:
     if spec.path is None:
         return str(spec)
     share = "" if spec.share is None else f"@{spec.share:g}"
-    return f"{content_key(spec.path)}#{'' if spec.face_index is None else spec.face_index}{share}"
+    return face_key(spec) + share
 
 
 def _shape_of(path: Path) -> list[int] | None:

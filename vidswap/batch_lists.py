@@ -15,13 +15,12 @@ The words of CSV and YAML are :data:`WORDS`; a CSV column or YAML word with a do
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from vidswap.errors import InputError, UsageError
+from vidswap.errors import InputError, UsageError, did_you_mean
 
 LIST_SUFFIXES = (".txt", ".csv", ".yaml", ".yml")
 WORDS = ("target", "source", "output", "start", "end", "face", "reference", "preset", "settings")
@@ -137,8 +136,7 @@ def _checked_words(words: Mapping[str, Any], where: str) -> dict[str, Any]:
         if "." in text:
             settings[text] = value
         elif text not in WORDS:
-            near = difflib.get_close_matches(text, WORDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(WORDS)}"
+            hint = did_you_mean(text, WORDS, f"there are {', '.join(WORDS)}")
             raise UsageError(f"{where}: unknown word {text!r}: {hint}")
         elif value is not None and text != "settings":
             kept[text] = value

@@ -7,6 +7,9 @@ is wrong, with the value, and what to do. The command line prints it and exits w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class VidswapError(Exception):
     """Base of all errors meant for users."""
@@ -52,3 +55,13 @@ class Interrupted(VidswapError):
     """The user stopped the run; what is finished is kept (exit code 130)."""
 
     exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, likeness: float = 0.6) -> str:
+    """The end of a message about a name that is unknown: the known one nearest to it.
+
+    :param otherwise: what to say when none is near.
+    :param likeness: from which on a name is near, 0 to 1, as :mod:`difflib` measures it.
+    """
+    near = get_close_matches(name, list(known), n=1, cutoff=likeness)
+    return f"did you mean {near[0]!r}?" if near else otherwise

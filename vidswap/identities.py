@@ -20,7 +20,7 @@ from vidswap.likeness import Reference
 from vidswap.mixing import blend_sources
 from vidswap.records import AlignedCrop, Face, Pivot
 from vidswap.session import Session
-from vidswap.sources import SourceSpec, parse_reference, parse_sources
+from vidswap.sources import SourceSpec, face_key, parse_reference, parse_sources
 from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
@@ -165,8 +165,7 @@ def prepare_reference(session: Session, text: str) -> Reference:
     crop = source_crop(session, spec, word="reference")
     with torch.no_grad():
         embedding = session.identity.embed_aligned(to_tensor(crop.image, session.device))
-    key = f"{content_key(spec.photo)}#{'' if spec.face_index is None else spec.face_index}"
-    return Reference(str(spec), key, embedding[0].cpu().numpy())
+    return Reference(str(spec), face_key(spec), embedding[0].cpu().numpy())
 
 
 def source_crop(session: Session, spec: SourceSpec, *, word: str = "source") -> AlignedCrop:

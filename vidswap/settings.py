@@ -9,7 +9,6 @@ capitals with two underscores for the dot: ``VIDSWAP_SET_MIX__STRENGTH=0.8``.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import typing
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vidswap.config import RunConfig
-from vidswap.errors import UsageError
+from vidswap.errors import UsageError, did_you_mean
 from vidswap.setting_types import Value, convert, groups, known, settings
 
 ENVIRONMENT_PREFIX = "VIDSWAP_SET_"
@@ -147,8 +146,7 @@ def _preset_names(preset: str | Sequence[str] | None) -> list[str]:
     names = [name.strip() for text in texts for name in text.split(",")]
     for name in names:
         if name not in PRESETS:
-            near = difflib.get_close_matches(name, PRESETS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PRESETS)}"
+            hint = did_you_mean(name, PRESETS, f"there are {', '.join(PRESETS)}")
             raise UsageError(f"unknown preset {name!r}: {hint}")
     return names
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from vidswap.cache import content_key
 from vidswap.errors import InputError, UsageError
 
 SYNTHETIC_PREFIX = "synthetic:"
@@ -60,6 +61,11 @@ class SourceSpec:
         name = f"{SYNTHETIC_PREFIX}{self.seed}" if self.kind == "synthetic" else f"{self.path}"
         index = "" if self.face_index is None else f"#{self.face_index}"
         return name + index + ("" if self.share is None else f"@{self.share:g}")
+
+
+def face_key(spec: SourceSpec) -> str:
+    """Names the face of a photo by what the file holds, whatever it is called."""
+    return f"{content_key(spec.photo)}#{'' if spec.face_index is None else spec.face_index}"
 
 
 def parse_source(spec: str | os.PathLike[str]) -> SourceSpec:

@@ -7,7 +7,6 @@ write its file and add its line to :data:`COMMANDS`.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import importlib
 import os
@@ -23,7 +22,7 @@ import click
 
 from vidswap import __version__
 from vidswap.cli.logs import LOG, State, one_line
-from vidswap.errors import Interrupted, VidswapError
+from vidswap.errors import Interrupted, VidswapError, did_you_mean
 from vidswap.memory import keep_large_blocks, share_heaps
 
 COMMANDS = {
@@ -74,9 +73,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f": did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"no such command {args[0]!r}{hint}")
+            hint = did_you_mean(args[0], COMMANDS, "`vidswap --help` lists all")
+            ctx.fail(f"no such command {args[0]!r}: {hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidswap.errors import UsageError, WeightsError
+from vidswap.errors import UsageError, WeightsError, did_you_mean
 from vidswap.faces.backends import FaceAlignmentDetector, InsightFaceDetector, check_picture
 from vidswap.faces.blazeface import (
     FULL_RANGE,
@@ -213,7 +212,6 @@ def make_detector(
     :raises WeightsError: when its weights are missing.
     """
     if name not in DETECTORS:
-        near = difflib.get_close_matches(name, DETECTORS, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(DETECTORS)}."
-        raise UsageError(f"Unknown face detector {name!r}; {hint}")
+        hint = did_you_mean(name, DETECTORS, f"choose {', '.join(DETECTORS)}", likeness=0.3)
+        raise UsageError(f"unknown face detector {name!r}: {hint}")
     return DETECTORS[name](paths, min_score, min_face_px)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from vidswap.errors import UsageError, WeightsError
+from vidswap.errors import UsageError, WeightsError, did_you_mean
 
 _MOST_STEPS = 2.0
 """Of an edit; looked at on a talking head. Beyond it faces fall apart."""
@@ -95,6 +94,5 @@ def edit(code: Tensor, amounts: Mapping[str, float], directions: Directions) -> 
 
 
 def _unknown(word: str, name: str, known: Sequence[str]) -> UsageError:
-    near = get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose {', '.join(known)}"
+    hint = did_you_mean(name, known, f"choose {', '.join(known)}")
     return UsageError(f"{word}: {name!r} is unknown; {hint}")

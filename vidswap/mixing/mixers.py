@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vidswap.config import MixConfig
-from vidswap.errors import UsageError
+from vidswap.errors import UsageError, did_you_mean
 from vidswap.models.mixer import load_mixer
 
 
@@ -106,8 +105,7 @@ def make_mixer(
     if name == "auto":
         name = "gated" if available("mixer-gated") else "layers"
     if name not in MIXERS:
-        near = get_close_matches(name, MIXERS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose auto, {', '.join(MIXERS)}"
+        hint = did_you_mean(name, MIXERS, f"choose auto, {', '.join(MIXERS)}")
         raise UsageError(f"mix.mixer: {config.mixer!r} is unknown; {hint}")
     return MIXERS[name](config, n_styles, locate, device)
 

@@ -415,7 +415,7 @@ def run_directions(
     nets = networks or load_networks(device)
     bank = load_bank(nets, folder, faces=options.faces, seed=options.seed, log=log)
     output, looks = folder / "directions.safetensors", None
-    if weights.available("faceres-ages") and weights.available("glasses"):
+    if weights.available("faceres-ages"):
         ages, glasses = TfjsAges.load(weights.locate("faceres-ages")), weights.locate("glasses")
         looks = Looks(ages.to(device), load_occlusion_net(glasses).to(device))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import os
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from vidswap.cache import write_atomically
-from vidswap.errors import WeightsError
+from vidswap.errors import WeightsError, did_you_mean
 from vidswap.weights.assets import ASSETS_FOLDER, read_assets
 from vidswap.weights.catalogue import CATALOGUE, GROUPS, OPTIONAL, Distribution, Entry
 from vidswap.weights.fetch import MEND, obtain, read_members
@@ -264,6 +263,5 @@ def _sha256_once(path: Path) -> str:
 
 
 def _unknown(name: str) -> WeightsError:
-    near = difflib.get_close_matches(name, names(optional=True), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "`vidswap weights list` shows all names"
+    hint = did_you_mean(name, names(optional=True), "`vidswap weights list` shows all names")
     return WeightsError(f"no weights are named {name!r}: {hint}")
