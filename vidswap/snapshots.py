@@ -19,7 +19,7 @@ from vidswap.cache import canonical_json
 from vidswap.compositing import ColorState, HeldOcclusion, LidState, MotionState, TeethState
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
-from vidswap.inversion import Correction, WarmState
+from vidswap.inversion import Correction, Hidden, WarmState
 from vidswap.mixing import Response
 from vidswap.records import Face, Pivot
 
@@ -28,8 +28,8 @@ Array = NDArray[Any]
 _RECORDS = {
     kind.__name__: kind
     for kind in (
-        ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, LidState, MotionState, Pivot,
-        Response, TeethState, Track, WarmState,
+        ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, Hidden, LidState, MotionState,
+        Pivot, Response, TeethState, Track, WarmState,
     )  # fmt: skip
 }
 _TREE = "tree"

@@ -10,7 +10,8 @@ import torch
 
 from vidswap import weights
 from vidswap.config import InversionConfig
-from vidswap.inversion import Inverter, fit_pivot, tune_generator
+from vidswap.inversion import Inverter, WarmState, fit_pivot, tune_generator
+from vidswap.inversion.fit import path_correction
 from vidswap.inversion.losses import edges, ellipse, face_psnr, fit_target, w_pull
 from vidswap.models import load_generator
 from vidswap.models.identity import DlibIdentity
@@ -265,7 +266,7 @@ def test_a_face_that_comes_to_light_is_inverted_afresh(networks) -> None:
     seen, state = inverter.step(picture(generator, after), state, covered=1 - hand)
     assert (seen.started_from, seen.steps) == ("encoder", CONFIG.first_steps)
     assert state.anchor is anchor  # the track goes on
-    assert torch.equal(state.hidden, 1 - hand)
+    assert torch.equal(state.hidden.covered, 1 - hand)
     # A hand that waves is followed.
     following, _ = inverter.step(picture(generator, after), state, covered=0 * hand)
     assert following.steps <= CONFIG.next_steps
@@ -274,5 +275,32 @@ def test_a_face_that_comes_to_light_is_inverted_afresh(networks) -> None:
     _, state = alone.step(picture(generator, behind), None, covered=hand)
     begun, _ = alone.step(picture(generator, after), state, covered=0 * hand)
     assert begun.started_from == "previous" and begun.steps < CONFIG.first_steps  # it has only just begun
-    begun, _ = alone.step(picture(generator, after), replace(state, since=5), covered=0 * hand)
+    state = replace(state, hidden=replace(state.hidden, since=5))
+    begun, _ = alone.step(picture(generator, after), state, covered=0 * hand)
     assert (begun.started_from, begun.steps) == ("previous", CONFIG.first_steps)
+
+
+def test_a_picture_that_has_fallen_apart_is_fitted_afresh(networks) -> None:
+    """The cheap path no longer tells what the full picture looks like: nothing of it is to be followed."""
+    generator, identity = networks
+    inverter = Inverter(generator, identity, CONFIG)
+    wanted = code(generator, 3)
+    hand = torch.zeros(1, 1, 128, 128)
+    _, state = inverter.step(picture(generator, wanted), None, covered=hand)
+    wild = torch.randn(state.code.shape, generator=torch.Generator().manual_seed(2))
+    broken = replace(
+        state, code=state.code + 3 * generator.w_std * wild, hidden=replace(state.hidden, since=4)
+    )
+    seen, after = inverter.step(picture(generator, wanted), broken, covered=hand)
+    assert seen.steps == CONFIG.first_steps
+    assert after.correction.size < broken_size(inverter, broken)
+    assert after.anchor is state.anchor and after.first_correction == state.first_correction
+    assert after.hidden.since == 0
+    again, _ = inverter.step(picture(generator, wanted), after, covered=hand)
+    assert again.steps <= CONFIG.next_steps  # once is enough
+
+
+def broken_size(inverter: Inverter, state: WarmState) -> float:
+    """How far the cheap path is off at a state's code."""
+    correction = path_correction(inverter.generator, state.code, inverter.config.fast_size)
+    return float(correction.square().mean().sqrt())

@@ -73,6 +73,16 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """What was in front of a face of late."""
+
+    covered: Tensor
+    """``[1, 1, s, s]`` in [0, 1], since it was last inverted afresh."""
+    since: int = 0
+    """Frames since then."""
+
+
+@dataclass(frozen=True)
 class WarmState:
     """What a track carries from frame to frame."""
 
@@ -93,10 +103,8 @@ class WarmState:
     anchor: Anchor | None = None
     first_correction: float = 0.0
     """Root mean square of the correction at the track's first frame."""
-    hidden: Tensor | None = None
-    """``[1, 1, s, s]`` in [0, 1] where the face was covered of late, since it was last inverted afresh."""
-    since: int = 0
-    """Frames since then."""
+    hidden: Hidden | None = None
+    """None where nothing tells what is in front."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +155,14 @@ class Inverter:
             state = None
         encoded = self._encode(image)
         seen: Maps = {"face": face, "covered": covered}
-        hidden, uncovered = self._hidden(state, face, covered)
-        if state is None or uncovered:
+        correction = None if state is None else self._renewed(state)
+        afresh = state is None or self._uncovered(state, seen) or self._broken(state, correction)
+        if state is None or afresh:
             origin, start = self._beginning(encoded, state)
             result, correction = self._fresh(image, start, seen, steps)
             wanted = result.psnr
         else:
-            origin, result, correction = self._following(image, encoded, state, seen, steps)
+            origin, result = self._following(image, encoded, state, correction, seen, steps)
             # What the first frame reached is asked of the next ones, so easy frames cost few steps.
             wanted = max(state.psnr - 0.02, min(state.psnr, result.psnr)) if result.steps else state.psnr
         if state is None:
@@ -172,24 +181,43 @@ class Inverter:
         return pivot, WarmState(
             code, encoded, wanted, correction, result.moments, result.pairs,
             rested=state is not None and result.steps == 0,
-            anchor=anchor, first_correction=size, hidden=hidden,
-            since=0 if state is None or uncovered else state.since + 1,
+            anchor=anchor, first_correction=size,
+            hidden=self._hidden(None if state is None or afresh else state.hidden, covered),
         )  # fmt: skip
 
-    def _hidden(
-        self, state: WarmState | None, face: Tensor | None, covered: Tensor | None
-    ) -> tuple[Tensor | None, bool]:
-        """Where the face was covered of late, and whether much of that came to light just now."""
+    def _hidden(self, before: Hidden | None, covered: Tensor | None) -> Hidden | None:
+        """What a frame adds to what is remembered; ``before`` None begins anew."""
         if covered is None:
-            return None, False
+            return None
         now = area_downsample(covered, self.config.fast_size)
-        if state is None or state.hidden is None:
-            return now, False
+        if before is None:
+            return Hidden(now)
+        return Hidden(torch.lerp(before.covered, now, 1 / _SOON), before.since + 1)
+
+    def _uncovered(self, state: WarmState, seen: Maps) -> bool:
+        """Whether much of what was covered of late came to light just now."""
+        face, covered = seen["face"], seen["covered"]
+        if covered is None or state.hidden is None or state.hidden.since + 1 < _SPACED:
+            return False
+        now = area_downsample(covered, self.config.fast_size)
         weight = torch.ones_like(now) if face is None else area_downsample(face, now.shape[-1])
-        newly_seen = ((state.hidden - now).clamp_min(0) * weight).sum()
-        if newly_seen > _CAME_TO_LIGHT * weight.sum() and state.since + 1 >= _SPACED:
-            return now, True
-        return torch.lerp(state.hidden, now, 1 / _SOON), False
+        newly_seen = ((state.hidden.covered - now).clamp_min(0) * weight).sum()
+        return bool(newly_seen > _CAME_TO_LIGHT * weight.sum())
+
+    def _renewed(self, state: WarmState) -> Correction | None:
+        """The correction of the cheap path for the next frame, measured again when it is too old."""
+        if state.correction is None:
+            return None
+        correction = replace(state.correction, age=state.correction.age + 1)
+        if correction.age < _CORRECT_EVERY and self._apart(state.code, correction.code) <= _CORRECT_MOVED:
+            return correction
+        return self._measured(state.code)
+
+    def _broken(self, state: WarmState, correction: Correction | None) -> bool:
+        """Whether the full picture of the frame before has fallen apart."""
+        if correction is None or correction.age > 0:  # not measured just now
+            return False
+        return correction.size > _BROKEN * max(state.first_correction, 0.02)
 
     def _beginning(self, encoded: Tensor | None, state: WarmState | None = None) -> tuple[str, Tensor]:
         """Where a fit that does not follow the frame before starts."""
@@ -230,17 +258,11 @@ class Inverter:
         image: Tensor,
         encoded: Tensor | None,
         state: WarmState,
+        correction: Correction | None,
         seen: Maps,
         steps: int | None,
-    ) -> tuple[str, FitResult, Correction | None]:
-        config, correction = self.config, state.correction
-        if correction is not None:
-            correction = replace(correction, age=correction.age + 1)
-            if correction.age >= _CORRECT_EVERY or self._apart(state.code, correction.code) > _CORRECT_MOVED:
-                correction = self._measured(state.code)
-                if correction.size > _BROKEN * max(state.first_correction, 0.02):
-                    origin, begin = self._beginning(encoded)
-                    return origin, *self._fresh(image, begin, seen, None)
+    ) -> tuple[str, FitResult]:
+        config = self.config
         start = _predicted(state, encoded)
         size = config.fast_size
         face, covered = (
@@ -261,7 +283,7 @@ class Inverter:
             )  # fmt: skip
             steps_spent = result.steps + polished.steps
             result = replace(result, w_plus=polished.w_plus, steps=steps_spent)
-        return "encoder" if result.switched else "previous", result, correction
+        return "encoder" if result.switched else "previous", result
 
     def _measured(self, code: Tensor) -> Correction:
         return Correction(path_correction(self.generator, code, self.config.fast_size), code)
