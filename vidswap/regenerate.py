@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
 _TURNED = {"yaw": 1.0, "pitch": -0.6}
 """Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
-_REFINED, _REFINED_VERSION = "refined", 10
+_REFINED, _REFINED_VERSION = "refined", 12
 _REFINED_BY = (
     "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",
 )  # fmt: skip
@@ -356,18 +357,17 @@ def _refined(
     mix = session.config.mix
     code, embedding = calm_source(session, code, embedding)
     targets = _as_seen_later(session, target)
-    shape = None if session.encoder is None else session.encoder.features.kept_shape
-    networks = session.generator, session.identity, session.mixer
-    fast = refine_source(
-        *networks, code, embedding, targets,
-        steps=2 * mix.refine_steps, shape=shape, size=session.config.inversion.fast_size,
+    features = None if session.encoder is None else session.encoder.features
+    refine = partial(
+        refine_source, session.generator, session.identity, session.mixer,
+        embedding=embedding, targets=targets,
+        shape=None if features is None else features.kept_shape,
+        irises=None if features is None else features.irises,
     )  # fmt: skip
+    fast = refine(source=code, steps=2 * mix.refine_steps, size=session.config.inversion.fast_size)
     if mix.refine_full_steps <= 0:
         return fast.code
-    return refine_source(
-        *networks, fast.code, embedding, targets,
-        steps=mix.refine_full_steps, shape=shape, size=session.generator.resolution // 2,
-    ).code  # fmt: skip
+    return refine(source=fast.code, steps=mix.refine_full_steps, size=session.generator.resolution // 2).code
 
 
 @torch.no_grad()

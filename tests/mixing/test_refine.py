@@ -10,7 +10,7 @@ import torch
 from vidswap import weights
 from vidswap.mixing import refine_source
 from vidswap.mixing.mixers import LayerMixer
-from vidswap.mixing.refine import _EYE_BAND, _colours, _glow, _seen
+from vidswap.mixing.refine import _BRIGHTER, _CHEEKS, _EYE_BAND, _colours, _glow, _seen
 from vidswap.models import load_generator
 from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
 from vidswap.models.identity import DlibIdentity
@@ -86,6 +86,29 @@ class _BrightEyes:
 
     def embed_aligned(self, images: torch.Tensor) -> torch.Tensor:
         return 2 * _colours(area_downsample(images, 128), _EYE_BAND).flatten(1).mean(1, keepdim=True)
+
+
+def test_lids_may_become_as_bright_as_skin_and_irises_not(networks, pair) -> None:
+    """A brown-eyed man came out with irises of a pale blue, as bright as his cheeks."""
+    generator, _, mixer, source, _, targets = pair
+    centres = torch.tensor([[0.39, 0.485], [0.61, 0.485]])
+    around = 0.02 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 1.0]])
+    irises = (centres[:, None] + around)[None]
+    found = [
+        _seen(generator, mixer, source, targets[0], None, told)[1][:, 0]
+        for told in (None, lambda _image: irises)
+    ]
+    mixed = generator.synthesize(mixer(source, targets[0]), size=128)
+    light = _glow(_colours(mixed, _EYE_BAND))[:, 0]
+    (top, _), (left, _) = _EYE_BAND
+    for x, y in centres.tolist():
+        row, column = int((y - round(top * 128) / 128) * 128), int((x - round(left * 128) / 128) * 128)
+        assert float(found[1][0, row, column]) == pytest.approx(float(light[0, row, column]) + _BRIGHTER)
+        assert found[0][0, row, column] > found[1][0, row, column] + 0.1
+    elsewhere = found[0] == found[1]
+    assert 10 < int((~elsewhere).sum()) < 60
+    skin = _glow(_colours(mixed, _CHEEKS))[:, 0].mean()
+    assert bool((found[1][elsewhere] >= skin - 1e-5).all())
 
 
 def test_eyes_may_not_begin_to_glow(networks, pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,9 @@ than that they are not dark. On another face they would glow."""
 _GREENER = 0.04
 """Excess of green over red and blue, of 2, that eyes may have anyway: bound in brightness alone they became
 green. (Bound in each colour, the light moved to the lids.)"""
+_IRIS = 1.1
+"""Radii of an iris within which eyes may not come as near to the skin: dark ones turned into pale blue ones
+with broken glints. (Bound so in all that was darker than lids, eyes were ringed with black.)"""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ def refine_source(
     size: int = 128,
     shape: Callable[[Tensor], Tensor] | None = None,
     shape_weight: float = 4.0,
+    irises: Callable[[Tensor], Tensor] | None = None,
 ) -> Refined:
     """Move a source's code closer to the person of the photo, as seen through the mixer.
 
@@ -75,6 +79,8 @@ def refine_source(
         ``[1, K]``; compared with the target's own pictures, so it also mends what the mixer got wrong.
     :param shape_weight: weight of the mean difference of those. On four pairs, 8 steps: without it pose
         4.5 degrees and identity 0.33 (dlib, at 1024 px), at weight 10 pose 1.0 and identity 0.39.
+    :param irises: images to the irises ``[1, 2, 5, 2]`` in them, as :class:`vidswap.models.AlignedMesh` gives
+        them; they may not become pale.
     :param hold: weight of the distance of the code from where it was.
     :param near: identity distance that is near enough; two photos of one person are 0.35 apart, and what is
         gained below that is beards and wrinkles that only the network sees.
@@ -84,7 +90,7 @@ def refine_source(
     code = source.detach().clone().requires_grad_(True)
     scale = float(generator.w_std)
     optimizer = torch.optim.Adam([code], lr=learning_rate * scale, betas=(0.9, 0.95))
-    before = [_seen(generator, mixer, source, target, shape) for target in targets[:steps]]
+    before = [_seen(generator, mixer, source, target, shape, irises) for target in targets[:steps]]
     distances = []
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * scale * (1 - 0.8 * step / max(steps - 1, 1))
@@ -112,16 +118,30 @@ def _seen(
     source: Tensor,
     target: Tensor,
     shape: Callable[[Tensor], Tensor] | None,
+    irises: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """What must stay, by the cheap path: the mixed picture in blocks, how bright and how green its
     eyes may be, and the shape of the target."""
     mixed = generator.synthesize(mixer(source, target), size=128)
     asked = None if shape is None else shape(generator.synthesize(target, size=128))
-    allowed = _glow(_colours(mixed, _EYE_BAND)) + torch.tensor([_BRIGHTER, 0.0]).view(1, 2, 1, 1).to(mixed)
-    skin = _glow(_colours(mixed, _CHEEKS)).mean((2, 3), keepdim=True)
-    anyway = torch.cat((skin[:, :1] + _ABOVE_SKIN, torch.full_like(skin[:, :1], _GREENER)), 1)
-    eyes = torch.maximum(allowed, anyway)
-    return _blocks(mixed), eyes, asked
+    light, green = _glow(_colours(mixed, _EYE_BAND)).split(1, 1)
+    skin = _glow(_colours(mixed, _CHEEKS))[:, :1].mean() + _ABOVE_SKIN
+    allowed = light + _BRIGHTER
+    anyway = torch.maximum(allowed, skin)
+    if irises is not None:
+        anyway = torch.where(_within(irises(mixed)), allowed, anyway)
+    return _blocks(mixed), torch.cat((anyway, green.clamp_min(_GREENER)), 1), asked
+
+
+def _within(irises: Tensor) -> Tensor:
+    """The part of the band of the eyes that irises ``[1, 2, 5, 2]`` take, ``[1, 1, h, w]``."""
+    axis = (torch.arange(128, device=irises.device) + 0.5) / 128
+    (top, bottom), (left, right) = ((round(edge * 128) for edge in span) for span in _EYE_BAND)
+    places = torch.stack(torch.meshgrid(axis[left:right], axis[top:bottom], indexing="xy"), -1)
+    centres, edges = irises[0, :, :1], irises[0, :, 1:]
+    radii = _IRIS * (edges - centres).norm(dim=-1).mean(1)
+    away = (places[None] - centres[:, None]).norm(dim=-1)
+    return (away < radii[:, None, None]).any(0)[None, None]
 
 
 def _blocks(image: Tensor) -> Tensor:

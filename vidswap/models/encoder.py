@@ -41,6 +41,11 @@ class FaceFeatures(nn.Module):
         return kept_shape(mesh, iris)
 
     @torch.no_grad()
+    def irises(self, images: Tensor) -> Tensor:
+        """Irises of the faces in images, ``[B, 2, 5, 2]``; see :class:`AlignedMesh`."""
+        return self.meshes(images)[2]
+
+    @torch.no_grad()
     def measures(self, images: Tensor) -> Tensor:
         """Pose and expression of the face in images, ``[B, 8]``; see :func:`face_measures`."""
         mesh, _, iris = self.meshes(images)
