@@ -145,6 +145,9 @@ class CompositeConfig:
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
+    texture: float = 1.0
+    """Share of the footage's pores and fine sheen that the new skin gets where it has less of its own. Needs
+    ``sharpness``; 0 leaves the skin as it is drawn."""
     eye_depth: float = 0.8
     """Share of the footage's dark that pupils and lashes get where they are drawn paler. 0 leaves them."""
     teeth: float = 0.8

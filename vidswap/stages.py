@@ -355,15 +355,17 @@ class PasteFaces:
             skin = above_beard(mask, crop.mesh)
         if options.regions == "face":  # the outline of lips or a nose is not that of the head
             pasted = snap_outline(pasted, crop.image, share=options.outline, occluded=face.occluded)
+        features = _features(face)
         image, state = matcher(
             swap.image, crop.image, skin, of_shot(self.colors, face.face.track_id, work.shot),
-            features=_features(face), shown=None if whole else pasted,
+            features=features, shown=None if whole else pasted,
         )  # fmt: skip
         self.colors[face.face.track_id] = (work.shot, state)
         if options.sharpness:
             image = match_detail(
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
+                skin=resize_map(skin, _FEATURES_SIZE) * (1 - features), texture=options.texture,
             )  # fmt: skip
         # Last: they have the footage's light, sharpness and grain already.
         image = self._with_eyes(self._with_teeth(image, face, work.shot), face, work.shot)

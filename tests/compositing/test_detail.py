@@ -98,6 +98,57 @@ def test_grain_survives_the_paste_at_the_footage_level():
     assert level == pytest.approx(0.02, rel=0.3)
 
 
+def _light(image: np.ndarray) -> np.ndarray:
+    return image @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def _pores(level: float = 0.02, size: int = 512) -> np.ndarray:
+    """Even skin with pores of a pixel or two."""
+    noise = np.random.default_rng(8).normal(size=(size, size, 1)).astype(np.float32)
+    pores = blurred(np.repeat(noise, 3, axis=2), 0.8)
+    return (0.5 + level * pores / pores.std()).astype(np.float32)
+
+
+def test_smooth_skin_gets_the_pores_of_the_footage_where_it_is_bare():
+    skin = np.zeros((64, 64), np.float32)
+    skin[:, :32] = 1.0
+    smooth, footage = np.full((512, 512, 3), 0.45, np.float32), _pores()
+    asked = {"footage_scale": 1.0, "skin": skin}
+    bare, lent = (match_detail(smooth, footage, FACE, texture=share, **asked) for share in (0.0, 1.0))
+    wanted = _light(footage - blurred(footage, 1.3))
+    got = {name: _light(out - blurred(out, 1.3)) for name, out in (("bare", bare), ("lent", lent))}
+
+    def alike(name: str, columns: slice) -> float:
+        return float(np.corrcoef(got[name][16:-16, columns].ravel(), wanted[16:-16, columns].ravel())[0, 1])
+
+    left, right = slice(16, 240), slice(272, 496)
+    assert alike("lent", left) > 0.6 and abs(alike("bare", left)) < 0.1 and abs(alike("lent", right)) < 0.1
+    # Not more than the footage has, grain and all.
+    assert got["lent"][16:-16, left].std() == pytest.approx(wanted[16:-16, left].std(), rel=0.25)
+
+
+def test_skin_with_pores_of_its_own_does_not_get_them_twice():
+    footage = _pores()
+    own = np.ascontiguousarray(footage[::-1, ::-1])
+    lent = match_detail(own, footage, FACE, footage_scale=1.0, skin=FACE, texture=1.0)
+    fine = [_light(image - blurred(image, 1.3))[16:-16, 16:-16].ravel() for image in (lent, own, footage)]
+    like = np.corrcoef(fine)[0]
+    assert like[1] > 0.6 and like[2] < like[1]
+    assert fine[0].std() == pytest.approx(fine[2].std(), rel=0.2)
+
+
+def test_a_mole_of_the_footage_stays_behind():
+    footage = _pores()
+    footage[120:124, 120:124] = 0.05
+    smooth = np.full((512, 512, 3), 0.45, np.float32)
+    lent = match_detail(smooth, footage, FACE, footage_scale=1.0, skin=FACE, texture=1.0)
+    assert np.abs(lent[116:128, 116:128] - 0.45).max() < 0.08
+    stubble = _pores()
+    stubble[:, 400:] = _pores(0.12)[:, 400:]
+    lent = match_detail(smooth, stubble, FACE, footage_scale=1.0, skin=FACE, texture=1.0)
+    assert lent[20:-20, 440:490].std() < 1.2 * lent[20:-20, 20:360].std()
+
+
 def test_off_and_wrong_use():
     image = textured()
     assert match_detail(image, image * 0, FACE, footage_scale=1.0, strength=0.0) is image

@@ -38,6 +38,11 @@ _CROP_SOFTENS = 0.1
 _PASTE_KEEPS = 0.86
 """Part of the grain made here that survives the enlargement and the paste."""
 _CHROMA_GRAIN = 0.25
+_TEXTURE, _TEXTURE_AROUND = 0.005, 0.04
+"""Blurs, as parts of the crop's side: what is finer than the first counts as texture, and how much of it
+there is, is averaged by the second."""
+_TEXTURE_MOST = 2.0
+"""Texture up to so many times what is usual in the target's skin is carried over."""
 _ENOUGH = 32768
 _LOOK_PX = 16
 """Pixels that two blurs, one after the other, look at around the face."""
@@ -51,8 +56,10 @@ def match_detail(
     footage_scale: float,
     strength: float = 1.0,
     seed: int = 0,
+    skin: FloatArray | None = None,
+    texture: float = 0.0,
 ) -> FloatArray:
-    """Soften and grain a regenerated face as the footage is; never sharpen it.
+    """Soften and grain a regenerated face as the footage is, and lend it the footage's fine texture.
 
     :param swap_image: ``[S, S, 3]`` RGB in [0, 1].
     :param target_crop: ``[T, T, 3]`` RGB in [0, 1], the target over the same quad.
@@ -62,6 +69,9 @@ def match_detail(
     :param strength: 0 returns the image as it is, 1 matches fully.
     :param seed: number of the grain pattern: give the frame's pts, and a frame always gets the
         same grain.
+    :param skin: ``[n, n]`` where both faces are bare skin; there the target's pores, sheen and grain are
+        carried over, as far as the swap has less of them. None: nowhere.
+    :param texture: the part of them that is, 0 to 1.
     :return: ``[S, S, 3]``.
     :raises UsageError: for a strength outside [0, 1].
     """
@@ -91,6 +101,11 @@ def match_detail(
         allowance=_CROP_SOFTENS if enlarged else 0.0,
     )
     softened = gaussian_blur(swap, strength * sigma)
+    lent = None
+    if skin is not None and texture > 0:
+        bare = strength * texture * resize_map(skin, side)[inner]
+        lent = _texture(luma(softened), target_luma, bare, side)
+        softened = softened + lent
     own_noise = noise_level(to_array(luma(softened)), seen)
     # Grain at or below the swap's own finest texture is there already.
     missing = float(np.sqrt(max(target_noise**2 - own_noise**2, 0.0))) * strength
@@ -98,9 +113,30 @@ def match_detail(
     if missing >= _MIN_GRAIN:
         kept = _PASTE_KEEPS if side < size else 1.0
         change += _grain(side, seed)[..., rows, columns] * (min(missing, _MAX_GRAIN) / kept)
-    elif sigma == 0:
+    elif sigma == 0 and lent is None:
         return swap_image
     return _carried(swap_image, change, inner, side)
+
+
+def _texture(swap: torch.Tensor, target: FloatArray, skin: FloatArray, side: int) -> torch.Tensor:
+    """What the target's skin has of fine detail and the swap's has not, ``[1, 1, h, w]``.
+
+    Bounded by what is usual in the target's skin, so that moles, wrinkles and stubble stay behind.
+
+    :param swap: ``[1, 1, h, w]`` light, ``target`` ``[h, w]`` alike.
+    :param skin: ``[h, w]`` where it is wanted, and how much of it, 0 to 1.
+    :param side: pixels of the whole crop.
+    """
+    heard = skin > 0.5 * skin.max()
+    if heard.sum() < _BLOCK**2:
+        return torch.zeros_like(swap)
+    fine, own = (each - gaussian_blur(each, _TEXTURE * side) for each in (to_tensor(target), swap))
+    energy, own_energy = (gaussian_blur(each.square(), _TEXTURE_AROUND * side) for each in (fine, own))
+    usual = float(energy[0, 0][torch.from_numpy(heard)].median()) ** 0.5
+    most = _TEXTURE_MOST * max(usual, 1e-4)
+    missing = (1 - own_energy / energy.clamp_min(1e-8)).clamp_min(0).sqrt()
+    ordinary = (_TEXTURE_MOST * usual / energy.clamp_min(1e-8).sqrt()).clamp(max=1.0)
+    return to_tensor(skin) * missing * ordinary**2 * most * torch.tanh(fine / most)
 
 
 def noise_level(grey: FloatArray, mask: FloatArray | NDArray[np.bool_]) -> float:
