@@ -111,7 +111,10 @@ def test_lids_may_become_as_bright_as_skin_and_irises_not(networks, pair) -> Non
     assert bool((found[1][elsewhere] >= skin - 1e-5).all())
 
 
-def test_eyes_may_not_begin_to_glow(networks, pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("wanted", "channel"), [(4.0, 0), (-4.0, 2)], ids=["glow", "be ringed with black"])
+def test_eyes_may_not_begin_to(
+    wanted: float, channel: int, networks, pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator, _, mixer, source, _, targets = pair
 
     _, allowed, _ = _seen(generator, mixer, source, targets[0], None)
@@ -119,9 +122,9 @@ def test_eyes_may_not_begin_to_glow(networks, pair, monkeypatch: pytest.MonkeyPa
     @torch.no_grad()
     def beyond(code: torch.Tensor) -> float:
         eyes = _glow(_colours(generator.synthesize(mixer(code, targets[0]), size=128), _EYE_BAND))
-        return float((eyes - allowed).clamp_min(0)[:, 0].mean())
+        return float((eyes - allowed).clamp_min(0)[:, channel].mean())
 
-    asked = (generator, _BrightEyes(), mixer, source, torch.full((1, 1), 4.0), targets)
+    asked = (generator, _BrightEyes(), mixer, source, torch.full((1, 1), wanted), targets)
     kept = refine_source(*asked, steps=2 * STEPS, learning_rate=0.2)
     monkeypatch.setattr("vidswap.mixing.refine._EYES_WEIGHT", 0.0)
     free = refine_source(*asked, steps=2 * STEPS, learning_rate=0.2)

@@ -33,7 +33,9 @@ _GREENER = 0.04
 green. (Bound in each colour, the light moved to the lids.)"""
 _IRIS = 1.1
 """Radii of an iris within which eyes may not come as near to the skin: dark ones turned into pale blue ones
-with broken glints. (Bound so in all that was darker than lids, eyes were ringed with black.)"""
+with broken glints."""
+_DARKER = 0.1
+"""By how much eyes may become darker: bound in brightness alone, they were ringed with black."""
 
 
 @dataclass(frozen=True)
@@ -120,17 +122,17 @@ def _seen(
     shape: Callable[[Tensor], Tensor] | None,
     irises: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """What must stay, by the cheap path: the mixed picture in blocks, how bright and how green its
+    """What must stay, by the cheap path: the mixed picture in blocks, how bright, green and dark its
     eyes may be, and the shape of the target."""
     mixed = generator.synthesize(mixer(source, target), size=128)
     asked = None if shape is None else shape(generator.synthesize(target, size=128))
-    light, green = _glow(_colours(mixed, _EYE_BAND)).split(1, 1)
+    light, green, dark = _glow(_colours(mixed, _EYE_BAND)).split(1, 1)
     skin = _glow(_colours(mixed, _CHEEKS))[:, :1].mean() + _ABOVE_SKIN
     allowed = light + _BRIGHTER
     anyway = torch.maximum(allowed, skin)
     if irises is not None:
         anyway = torch.where(_within(irises(mixed)), allowed, anyway)
-    return _blocks(mixed), torch.cat((anyway, green.clamp_min(_GREENER)), 1), asked
+    return _blocks(mixed), torch.cat((anyway, green.clamp_min(_GREENER), dark + _DARKER), 1), asked
 
 
 def _within(irises: Tensor) -> Tensor:
@@ -149,9 +151,10 @@ def _blocks(image: Tensor) -> Tensor:
 
 
 def _glow(colours: Tensor) -> Tensor:
-    """Brightness, and excess of green, of colours ``[1, 3, h, w]``: ``[1, 2, h, w]``."""
+    """Brightness, excess of green, and darkness, of colours ``[1, 3, h, w]``: ``[1, 3, h, w]``."""
     red, green, blue = colours.unbind(1)
-    return torch.stack((colours.mean(1), green - (red + blue) / 2), 1)
+    light = colours.mean(1)
+    return torch.stack((light, green - (red + blue) / 2, -light), 1)
 
 
 def _colours(image: Tensor, part: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
