@@ -57,11 +57,10 @@ class Interrupted(VidswapError):
     exit_code = 130
 
 
-def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, likeness: float = 0.6) -> str:
+def did_you_mean(name: str, known: Iterable[str], otherwise: str) -> str:
     """The end of a message about a name that is unknown: the known one nearest to it.
 
     :param otherwise: what to say when none is near.
-    :param likeness: from which on a name is near, 0 to 1, as :mod:`difflib` measures it.
     """
-    near = get_close_matches(name, list(known), n=1, cutoff=likeness)
+    near = get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else otherwise

@@ -73,8 +73,8 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], COMMANDS, "`vidswap --help` lists all")
-            ctx.fail(f"no such command {args[0]!r}: {hint}")
+            hint = did_you_mean(args[0], COMMANDS, "")
+            ctx.fail(f"no such command {args[0]!r}" + (f": {hint}" if hint else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

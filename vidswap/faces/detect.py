@@ -212,6 +212,6 @@ def make_detector(
     :raises WeightsError: when its weights are missing.
     """
     if name not in DETECTORS:
-        hint = did_you_mean(name, DETECTORS, f"choose {', '.join(DETECTORS)}", likeness=0.3)
+        hint = did_you_mean(name, DETECTORS, f"choose {', '.join(DETECTORS)}")
         raise UsageError(f"unknown face detector {name!r}: {hint}")
     return DETECTORS[name](paths, min_score, min_face_px)
