@@ -130,7 +130,7 @@ def test_68_points_to_five() -> None:
 
 
 def test_unknown_detector_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean mediapipe"):
+    with pytest.raises(UsageError, match="did you mean 'mediapipe'"):
         make_detector("mediapip", {})
     with pytest.raises(WeightsError, match="blazeface-full"):
         make_detector("mediapipe", {})
