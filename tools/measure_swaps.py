@@ -182,6 +182,7 @@ def main() -> None:
     parser.add_argument("--distractors", type=int, default=200)
     parser.add_argument("--judge", choices=sorted(RECIPES), help="a second identity network")
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--sheet", type=Path, help="target, then each method, a row a pair")
     parser.add_argument("--strengths", metavar="A,B,...", help="the default at these, not the methods")
     parser.add_argument("--same", action="store_true", help="pairs of one person, not of two")
@@ -189,7 +190,7 @@ def main() -> None:
     methods = METHODS
     if options.strengths:
         methods = {f"strength {text}": {"mix.strength": float(text)} for text in options.strengths.split(",")}
-    config, _ = load_config(preset=options.preset)
+    config, _ = load_config(preset=options.preset, overrides=options.set)
     session = Session(config)
     photos = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in _PHOTOS)
     sources = []
