@@ -215,7 +215,8 @@ def main() -> None:
             pairs.append((name, work, source, photos_seen[path]))
     order = np.random.default_rng(5).permutation(len(pairs))[: options.pairs]
     pairs = [pairs[i] for i in sorted(order)]
-    variants = {name: variant(session, options.preset, changes) for name, changes in methods.items()}
+    given = dict(text.split("=", 1) for text in options.set)
+    variants = {name: variant(session, options.preset, given | made) for name, made in methods.items()}
     totals: dict[str, list[dict]] = {name: [] for name in variants}
     rows = []
     for _name, work, source, photo in pairs:
