@@ -46,14 +46,14 @@ _APART, _SAME = 0.7, 0.5
 """Identity distance from which people are two, and up to which they are one: photos of one are 0.35 apart
 on average."""
 METHODS = {
-    "no swap": {"mix.strength": 0.0, "mix.refine_steps": 0, "mix.mixer": "layers"},
-    "layers 5-13": {"mix.refine_steps": 0, "mix.mixer": "layers"},
-    "gated": {"mix.refine_steps": 0, "mix.mixer": "gated"},
-    "gated, refined (default)": {"mix.mixer": "gated"},
+    "no swap": ["mix.strength=0", "mix.refine_steps=0", "mix.mixer=layers"],
+    "layers 5-13": ["mix.refine_steps=0", "mix.mixer=layers"],
+    "gated": ["mix.refine_steps=0", "mix.mixer=gated"],
+    "gated, refined (default)": ["mix.mixer=gated"],
 }
 
 
-def variant(session: Session, preset: str, overrides: dict) -> Session:
+def variant(session: Session, preset: str, overrides: list[str]) -> Session:
     """The same networks with other settings of mixing."""
     config, _ = load_config(preset=preset, overrides=overrides)
     other = Session(config)
@@ -189,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     methods = METHODS
     if options.strengths:
-        methods = {f"strength {text}": {"mix.strength": float(text)} for text in options.strengths.split(",")}
+        methods = {f"strength {text}": [f"mix.strength={text}"] for text in options.strengths.split(",")}
     config, _ = load_config(preset=options.preset, overrides=options.set)
     session = Session(config)
     photos = sorted(p for p in options.photos.iterdir() if p.suffix.lower() in _PHOTOS)
@@ -215,8 +215,9 @@ def main() -> None:
             pairs.append((name, work, source, photos_seen[path]))
     order = np.random.default_rng(5).permutation(len(pairs))[: options.pairs]
     pairs = [pairs[i] for i in sorted(order)]
-    given = dict(text.split("=", 1) for text in options.set)
-    variants = {name: variant(session, options.preset, given | made) for name, made in methods.items()}
+    variants = {
+        name: variant(session, options.preset, [*options.set, *changes]) for name, changes in methods.items()
+    }
     totals: dict[str, list[dict]] = {name: [] for name in variants}
     rows = []
     for _name, work, source, photo in pairs:

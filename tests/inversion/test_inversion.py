@@ -10,8 +10,7 @@ import torch
 
 from vidswap import weights
 from vidswap.config import InversionConfig
-from vidswap.inversion import Inverter, WarmState, fit_pivot, tune_generator
-from vidswap.inversion.fit import path_correction
+from vidswap.inversion import Inverter, fit_pivot, tune_generator
 from vidswap.inversion.losses import edges, ellipse, face_psnr, fit_target, w_pull
 from vidswap.models import load_generator
 from vidswap.models.identity import DlibIdentity
@@ -293,14 +292,8 @@ def test_a_picture_that_has_fallen_apart_is_fitted_afresh(networks) -> None:
     )
     seen, after = inverter.step(picture(generator, wanted), broken, covered=hand)
     assert seen.steps == CONFIG.first_steps
-    assert after.correction.size < broken_size(inverter, broken)
+    assert after.correction.size < inverter._measured(broken.code).size
     assert after.anchor is state.anchor and after.first_correction == state.first_correction
     assert after.hidden.since == 0
     again, _ = inverter.step(picture(generator, wanted), after, covered=hand)
     assert again.steps <= CONFIG.next_steps  # once is enough
-
-
-def broken_size(inverter: Inverter, state: WarmState) -> float:
-    """How far the cheap path is off at a state's code."""
-    correction = path_correction(inverter.generator, state.code, inverter.config.fast_size)
-    return float(correction.square().mean().sqrt())

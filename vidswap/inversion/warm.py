@@ -155,8 +155,11 @@ class Inverter:
             state = None
         encoded = self._encode(image)
         seen: Maps = {"face": face, "covered": covered}
-        correction = None if state is None else self._renewed(state)
-        afresh = state is None or self._uncovered(state, seen) or self._broken(state, correction)
+        now = None if covered is None else area_downsample(covered, self.config.fast_size)
+        correction, afresh = None, state is None or self._uncovered(state, now, face)
+        if state is not None and not afresh:
+            correction = self._renewed(state)
+            afresh = self._broken(state, correction)
         if state is None or afresh:
             origin, start = self._beginning(encoded, state)
             result, correction = self._fresh(image, start, seen, steps)
@@ -182,24 +185,16 @@ class Inverter:
             code, encoded, wanted, correction, result.moments, result.pairs,
             rested=state is not None and result.steps == 0,
             anchor=anchor, first_correction=size,
-            hidden=self._hidden(None if state is None or afresh else state.hidden, covered),
+            hidden=_hidden(None if state is None or afresh else state.hidden, now),
         )  # fmt: skip
 
-    def _hidden(self, before: Hidden | None, covered: Tensor | None) -> Hidden | None:
-        """What a frame adds to what is remembered; ``before`` None begins anew."""
-        if covered is None:
-            return None
-        now = area_downsample(covered, self.config.fast_size)
-        if before is None:
-            return Hidden(now)
-        return Hidden(torch.lerp(before.covered, now, 1 / _SOON), before.since + 1)
+    def _uncovered(self, state: WarmState, now: Tensor | None, face: Tensor | None) -> bool:
+        """Whether much of what was covered of late came to light just now.
 
-    def _uncovered(self, state: WarmState, seen: Maps) -> bool:
-        """Whether much of what was covered of late came to light just now."""
-        face, covered = seen["face"], seen["covered"]
-        if covered is None or state.hidden is None or state.hidden.since + 1 < _SPACED:
+        :param now: ``[1, 1, s, s]`` where the face is covered. :param face: where it is visible.
+        """
+        if now is None or state.hidden is None or state.hidden.since + 1 < _SPACED:
             return False
-        now = area_downsample(covered, self.config.fast_size)
         weight = torch.ones_like(now) if face is None else area_downsample(face, now.shape[-1])
         newly_seen = ((state.hidden.covered - now).clamp_min(0) * weight).sum()
         return bool(newly_seen > _CAME_TO_LIGHT * weight.sum())
@@ -294,6 +289,15 @@ class Inverter:
     @torch.no_grad()
     def _encode(self, image: Tensor) -> Tensor | None:
         return None if self.encoder is None or not self.config.encoder else self.encoder(image)
+
+
+def _hidden(before: Hidden | None, now: Tensor | None) -> Hidden | None:
+    """What is remembered after a frame whose face is covered as ``now`` says; ``before`` None begins anew."""
+    if now is None:
+        return None
+    if before is None:
+        return Hidden(now)
+    return Hidden(torch.lerp(before.covered, now, 1 / _SOON), before.since + 1)
 
 
 def _predicted(state: WarmState, encoded: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
 
+_Part = tuple[tuple[float, float], tuple[float, float]]
 _EYE_BAND = ((0.455, 0.515), (0.28, 0.72))
 """Rows and columns of an aligned crop, without the brows."""
 _CHEEKS = ((0.54, 0.66), (0.3, 0.7))
@@ -81,8 +82,8 @@ def refine_source(
         ``[1, K]``; compared with the target's own pictures, so it also mends what the mixer got wrong.
     :param shape_weight: weight of the mean difference of those. On four pairs, 8 steps: without it pose
         4.5 degrees and identity 0.33 (dlib, at 1024 px), at weight 10 pose 1.0 and identity 0.39.
-    :param irises: images to the irises ``[1, 2, 5, 2]`` in them, as :class:`vidswap.models.AlignedMesh` gives
-        them; they may not become pale.
+    :param irises: images to the irises ``[1, 2, 5, 2]`` in them, which may not become pale; see
+        :class:`vidswap.models.aligned_mesh.AlignedMesh`.
     :param hold: weight of the distance of the code from where it was.
     :param near: identity distance that is near enough; two photos of one person are 0.35 apart, and what is
         gained below that is beards and wrinkles that only the network sees.
@@ -138,8 +139,8 @@ def _seen(
 def _within(irises: Tensor) -> Tensor:
     """The part of the band of the eyes that irises ``[1, 2, 5, 2]`` take, ``[1, 1, h, w]``."""
     axis = (torch.arange(128, device=irises.device) + 0.5) / 128
-    (top, bottom), (left, right) = ((round(edge * 128) for edge in span) for span in _EYE_BAND)
-    places = torch.stack(torch.meshgrid(axis[left:right], axis[top:bottom], indexing="xy"), -1)
+    rows, columns = _span(_EYE_BAND)
+    places = torch.stack(torch.meshgrid(axis[columns], axis[rows], indexing="xy"), -1)
     centres, edges = irises[0, :, :1], irises[0, :, 1:]
     radii = _IRIS * (edges - centres).norm(dim=-1).mean(1)
     away = (places[None] - centres[:, None]).norm(dim=-1)
@@ -157,7 +158,13 @@ def _glow(colours: Tensor) -> Tensor:
     return torch.stack((light, green - (red + blue) / 2, -light), 1)
 
 
-def _colours(image: Tensor, part: tuple[tuple[float, float], tuple[float, float]]) -> Tensor:
-    """Rows and columns of a picture, ``[1, 3, h, w]`` at 128 px."""
+def _span(part: _Part) -> tuple[slice, slice]:
+    """Rows and columns of a part of a picture at 128 px."""
     rows, columns = (slice(*(round(edge * 128) for edge in span)) for span in part)
+    return rows, columns
+
+
+def _colours(image: Tensor, part: _Part) -> Tensor:
+    """A part of a picture, ``[1, 3, h, w]`` at 128 px."""
+    rows, columns = _span(part)
     return area_downsample(image, 128)[..., rows, columns]
