@@ -38,8 +38,12 @@ from vidswap.streaming import Stage
 from vidswap.witnesses import SeeOccluders, WatchOccluders
 from vidswap.works import FaceWork, Work
 
-_PARTS = frozenset({"session", "config", "options", "finder", "selection"})
+_PARTS = frozenset({"session", "config", "options", "finder", "selection", "doing"})
 """Fields of stages that are no state."""
+
+
+def _quiet(_line: str) -> None:
+    return None
 
 
 @dataclass
@@ -52,27 +56,34 @@ class Analysis:
     chunk_frames: int
     state: State | None = None
     """All states at the border to begin at; None: the clip begins there."""
-    borders: dict[int, State] = field(default_factory=dict)
-    """State by number of the first frame after the border; complete when the frame before it is out."""
     given: Callable[[Work], Work] | None = None
     """Gives the faces their pivots in place of inversion and smoothing."""
+    doing: Callable[[str], None] = _quiet
+    """Told what takes longer than a frame, from any thread."""
+    borders: dict[int, State] = field(default_factory=dict)
+    """State by number of the first frame after the border; complete when the frame before it is out."""
     replayed_frames: int = 0
     live_from: int | None = None
     """First frame whose faces are searched and inverted; None while all came from the disk."""
 
     @classmethod
     def at_once(
-        cls, session: Session, selection: Selection, given: Callable[[Work], Work] | None = None
+        cls,
+        session: Session,
+        selection: Selection,
+        given: Callable[[Work], Work] | None = None,
+        doing: Callable[[str], None] = _quiet,
     ) -> Analysis:
         """Of frames that are not gone on with: nothing is kept of them, and no state at borders."""
-        return cls(session, selection, KeptChunks(None, {}, session.device), maxsize, given=given)
+        kept = KeptChunks(None, {}, session.device)
+        return cls(session, selection, kept, maxsize, given=given, doing=doing)
 
     def stages(self) -> list[Stage]:
         """All stages between decoder and encoder."""
         session = self.session
         return [
             *self.stages_of_target(),
-            Stage("generate", _Stated(self, "generate", Regenerate(session))),
+            Stage("generate", _Stated(self, "generate", Regenerate(session, self.doing))),
             Stage("seat", _Stated(self, "seat", SeatFaces(session.config))),
             Stage("paste", _Stated(self, "paste", PasteFaces(session.config))),
         ]

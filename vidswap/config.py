@@ -148,6 +148,9 @@ class CompositeConfig:
     texture: float = 1.0
     """Share of the footage's pores and fine sheen that the new skin gets where it has less of its own. Needs
     ``sharpness``; 0 leaves the skin as it is drawn."""
+    sheen: float = 1.0
+    """Share of the highlights on the footage's nose, cheeks and forehead that the new face gets where its own
+    are fainter. 0 leaves them as they are drawn."""
     eye_depth: float = 0.8
     """Share of the footage's dark that pupils and lashes get where they are drawn paler. 0 leaves them."""
     teeth: float = 0.8

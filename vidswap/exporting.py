@@ -53,7 +53,7 @@ from vidswap.identities import SourceIdentity, prepare_reference
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.machine import usable_cores
 from vidswap.parquet_rows import require_pyarrow
-from vidswap.reports import Progress
+from vidswap.reports import Pace, Progress
 from vidswap.runs import input_key, kept_chunks
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -233,13 +233,11 @@ class _Export:
     progress: Callable[[Progress], None] | None
     parquet: bool = False
     frames: int = 0
-    total: int | None = None
-    """A guess for the progress bar only; containers lie about it."""
     tracks: dict[int, dict[str, int]] = field(default_factory=dict)
 
     def __call__(self, folder: Path, start: float | None, end: float | None) -> None:
-        began, session, selection = time.perf_counter(), self.session, self.selection
-        self.total = _frames_total(self.info, start, end)
+        session, selection = self.session, self.selection
+        pace = Pace(_frames_total(self.info, start, end))
         with ExitStack() as stack:
             files = ExportFiles(
                 folder, self.kinds, self.mask_format, self.info, self.session,
@@ -261,7 +259,8 @@ class _Export:
                 self._count(work)
                 files.append(work)
                 run.borders.pop(work.frame.index + 1, None)  # nobody goes on from there
-                self._tell(began)
+                if self.progress is not None:
+                    self.progress(pace(self.frames))
             files.finish(self._metadata(), npz=self.npz)
         self._write_manifest(folder)
 
@@ -304,12 +303,6 @@ class _Export:
             track["faces"] += 1
             track["last_pts"] = pts
 
-    def _tell(self, began: float) -> None:
-        if self.progress is not None:
-            rate = self.frames / max(time.perf_counter() - began, 1e-6)
-            total = self.total
-            left = max(0, total - self.frames) / rate if total else None
-            self.progress(Progress(self.frames, total, rate, left))
 
     def _metadata(self) -> dict[str, str]:
         """What tables say of themselves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +24,7 @@ from vidswap.marks import check_mark, signer_of
 from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
-from vidswap.reports import PreviewReport, Progress, SwapReport, TrackSummary
+from vidswap.reports import Pace, PreviewReport, Progress, SwapReport, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -53,11 +54,40 @@ def _quiet(_line: str) -> None:
 
 
 def swap_frames(
-    session: Session, frames: Iterable[Frame], selection: Selection, given: GivenLatents | None = None
+    session: Session,
+    frames: Iterable[Frame],
+    selection: Selection,
+    given: GivenLatents | None = None,
+    doing: Log = _quiet,
 ) -> StageRun:
-    """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
-    stages = Analysis.at_once(session, selection, given).stages()
+    """Run frames through all stages; gives ``(frame, faces swapped)`` in order.
+
+    :param doing: told what takes longer than a frame, from any thread.
+    """
+    stages = Analysis.at_once(session, selection, given, doing).stages()
     return run_stages(frames, stages, queue_size=2, source_name="decode", at_once=usable_cores())
+
+
+class _Telling:
+    """Tells the caller how far a run is and what takes long, from whichever thread knows it."""
+
+    def __init__(self, progress: Callable[[Progress], None] | None, log: Log, total: int | None) -> None:
+        self._progress, self._log, self._pace, self._lock = progress, log, Pace(total), threading.Lock()
+        self._done = 0
+
+    def frames(self, done: int) -> None:
+        self._done = done
+        self._tell("")
+
+    def doing(self, what: str) -> None:
+        """:param what: is done once, and takes longer than a frame."""
+        self._log(what)
+        self._tell(what)
+
+    def _tell(self, message: str) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._progress(self._pace(self._done, message))
 
 
 @dataclass
@@ -79,8 +109,11 @@ class Swapper:
 
     def source(self, source: str | Sequence[str]) -> SourceIdentity:
         """Prepare a source (inverted once, then cached on disk)."""
+        return self._source(source, self.log)
+
+    def _source(self, source: str | Sequence[str], log: Log) -> SourceIdentity:
         texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-        return prepare_source(self.session, [os.fspath(text) for text in texts], log=self.log)
+        return prepare_source(self.session, [os.fspath(text) for text in texts], log=log)
 
     def frames(self, frames: Iterable[Frame], selection: Selection) -> StageRun:
         """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
@@ -112,25 +145,30 @@ class Swapper:
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
         given = None if latents is None else GivenLatents(Path(latents), self.session, info)
-        selection = self._selection(source, face, reference)
+        telling = _Telling(progress, self.log, _frames_total(info, start_seconds, end_seconds))
+        selection = self._selection(source, face, reference, telling.doing)
         session = self.session
         if self.config.inversion.tune_steps > 0 and info.kind == "video":
             session = tuned_for(
                 session, target, info, selection,
-                start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
+                start_seconds=start_seconds, end_seconds=end_seconds, log=telling.doing,
             )  # fmt: skip
-        run = _Run(session, info, target, output, selection, given, progress, started, self.log)
+        run = _Run(session, info, target, output, selection, given, telling, started, self.log)
         kind = output_kind(output)
         if kind == "folder" or (info.kind == "video" and kind == "video"):
             return run.in_chunks(start_seconds, end_seconds, restart)
         return run.at_once(start_seconds, end_seconds)
 
     def _selection(
-        self, source: str | Sequence[str], face: Sequence[str], reference: str | Path | None = None
+        self,
+        source: str | Sequence[str],
+        face: Sequence[str],
+        reference: str | Path | None,
+        log: Log,
     ) -> Selection:
         if reference is not None:
             person = prepare_reference(self.session, os.fspath(reference))  # first: it is quick to refuse
-            return Selection("reference", self.source(source), reference=person)
+            return Selection("reference", self._source(source, log), reference=person)
         pairs: dict[int, SourceIdentity] = {}
         wanted = self.config.faces.select
         numbers = []
@@ -139,7 +177,7 @@ class Swapper:
             if equals:
                 if not number.isdigit():
                     raise UsageError(f"--face: expected NUMBER=SOURCE, got {text!r}")
-                pairs[int(number)] = self.source(name)
+                pairs[int(number)] = self._source(name, log)
             elif text in ("all", "largest"):
                 wanted = text
             elif number.isdigit():
@@ -147,9 +185,9 @@ class Swapper:
             else:
                 raise UsageError(f"--face: expected a track number, all, largest or N=SOURCE, got {text!r}")
         if pairs:
-            main = self.source(source) if source else None
+            main = self._source(source, log) if source else None
             return Selection(",".join(numbers) or wanted, main, pairs)
-        return Selection(",".join(numbers) or wanted, self.source(source))
+        return Selection(",".join(numbers) or wanted, self._source(source, log))
 
 
 @dataclass
@@ -162,7 +200,7 @@ class _Run:
     output: Path
     selection: Selection
     given: GivenLatents | None
-    progress: Callable[[Progress], None] | None
+    telling: _Telling
     started: float
     log: Log = _quiet
     warnings: list[str] = field(default_factory=list)
@@ -174,9 +212,10 @@ class _Run:
             self.session, self.info, self.target, self.output, self.selection,
             start_seconds=start, end_seconds=end, restart=restart, log=self.log,
             given=self.given, given_key=None if self.given is None else self.given.key,
+            doing=self.telling.doing,
         ) as run:  # fmt: skip
             try:
-                made = run.encode(self._teller(total), total=total)
+                made = run.encode(self.telling.frames, total=total)
                 self.warnings += made.warnings
                 if output_kind(self.output) == "folder":
                     self._publish_folder(run, made.frames)
@@ -235,18 +274,19 @@ class _Run:
     def _frames(self, video: Path, start: float | None, end: float | None) -> SwapReport:
         config = self.session.config
         done = swapped = 0
-        tell = self._teller(_frames_total(self.info, start, end))
         began = time.perf_counter()
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,
-            swap_frames(self.session, frames, self.selection, self.given) as results,
+            swap_frames(
+                self.session, frames, self.selection, self.given, self.telling.doing
+            ) as results,
             open_writer(video, self.info, config.video) as writer,
         ):
             for frame, faces in results:
                 writer.write(frame)
                 done += 1
                 swapped += faces > 0
-                tell(done)
+                self.telling.frames(done)
             stats = {stat.name: stat.busy_seconds for stat in results.stats}
         self.warnings += writer.warnings
         if frames.damage is not None:
@@ -262,21 +302,6 @@ class _Run:
             self.warnings.append(f"{self.target.name}: {why}; its frames passed unchanged")
             return
         self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
-
-    def _teller(self, total: int | None) -> Callable[[int], None]:
-        """Tells the caller how far it is; the rate is that of the frames made now."""
-        began, first = time.perf_counter(), None
-
-        def tell(done: int) -> None:
-            nonlocal first
-            if self.progress is None:
-                return
-            first = done - 1 if first is None else first
-            rate = (done - first) / max(time.perf_counter() - began, 1e-6)
-            left = max(total - done, 0) / rate if total else None
-            self.progress(Progress(done, total, rate, left))
-
-        return tell
 
     def _claim(self) -> MarkInfo:
         session = self.session
@@ -361,7 +386,8 @@ def swap_video(
     :param reference: picture of the person to be swapped; all others stay as they are. Not with ``face``.
     :param restart: begin again; otherwise a run of the same command that was stopped is gone on with.
     :param latents: ``latents.safetensors`` of an export of the target, used in place of inversion.
-    :param progress: called after each frame. :param log: called with lines for the log.
+    :param progress: called after each frame, and with a message before what takes longer, also from other
+        threads, one call at a time. :param log: called with lines for the log.
     :raises VidswapError: one of its children; nothing is left at ``output`` then.
     """
     swapper = Swapper(config or RunConfig(), log)

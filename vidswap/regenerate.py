@@ -32,6 +32,7 @@ from vidswap.landmarks import LEFT_EYE, MOUTH, RIGHT_EYE, keypoints_from_mesh
 from vidswap.mixing import Response, Steering, refine_source
 from vidswap.mixing.directions import edit
 from vidswap.models import TILES
+from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.records import Face, Swap
 from vidswap.session import Session
 from vidswap.witnesses import CROP_SIZE, uncovered
@@ -50,13 +51,17 @@ _SLACK = 10.0
 """Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
 _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
-_TURNED = {"yaw": 1.0, "pitch": -0.6}
-"""Steps along directions for which a source is refined as well; a step is 10 to 16 degrees."""
-_REFINED, _REFINED_VERSION = "refined", 12
+_LATER = ({"yaw": 1.0, "pitch": -0.6, "mouth": 2.0}, {"yaw": -1.0, "pitch": 0.6, "brow": 0.8})
+"""Steps along directions from where a track begins, for which a source is refined as well: 10 to 16 degrees,
+a mouth that opens wide, brows that rise."""
+_REFINED, _REFINED_VERSION = "refined", 13
 _REFINED_BY = (
     "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",
 )  # fmt: skip
 """Networks that refining looks through, besides generator and mixer."""
+_LIP_EDGE = 12.0
+"""Pixels of a 1024 crop inside the lips that count in part only. With the lips' rim as a whole the target's
+beard came into the new face."""
 _COVERED = 0.3
 """Share of a part's landmarks that may be covered."""
 
@@ -78,6 +83,8 @@ class Regenerate:
     """Stage: mix with the source and draw the new face."""
 
     session: Session
+    doing: Callable[[str], None] = lambda _line: None
+    """Told what takes longer than a frame."""
     refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
     """Source codes refined for a track, by track and source."""
     steered: dict[int, tuple[int, np.ndarray, Response]] = field(default_factory=dict)
@@ -102,22 +109,21 @@ class Regenerate:
         if key in self.refined:
             return
         target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-        self.refined[key] = refined_code(self.session, face.source.code, face.source.embedding, target)
+        what = f"fitting {key[1]} to person {key[0]} (once; then it is cached)"
+        self.refined[key] = refined_code(
+            self.session, face.source.code, face.source.embedding, target, doing=lambda: self.doing(what)
+        )
 
     def _begin_steering(self, face: FaceWork, shot: int) -> None:
         """Amounts for the first frame of a track, and after a cut."""
         session, steering, track = self.session, self.session.steering, face.face.track_id
         if steering is None or self.steered.get(track, (None,))[0] == shot:
             return
-        amounts, response = steering.rest(), Response.unknown()
-        measured = _measured_by(session)
-        if measured is not None:
-            target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-            source = self.refined[(track, face.source.label)]
-            with torch.no_grad():
-                mixed = session.mixer(source, target, self.config.mix.strength)
-            amounts, response = steering.begin(mixed, target, measured)
-        self.steered[track] = shot, amounts, response
+        target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+        source = self.refined[(track, face.source.label)]
+        with torch.no_grad():
+            mixed = session.mixer(source, target, self.config.mix.strength)
+        self.steered[track] = (shot, *steering.begin(mixed, target, _measured_by(session)))
 
     def _steering_now(self, face: FaceWork) -> _Steered | None:
         """How this frame is steered."""
@@ -312,12 +318,18 @@ class SeatFaces:
 
 
 def refined_code(
-    session: Session, code: torch.Tensor, embedding: torch.Tensor, target: torch.Tensor
+    session: Session,
+    code: torch.Tensor,
+    embedding: torch.Tensor,
+    target: torch.Tensor,
+    *,
+    doing: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
     """A source's code ``[1, n_styles, 512]`` refined for a track, as the settings say; see
     :func:`vidswap.mixing.refine_source`. It takes longer than many frames, so it is kept in the cache.
 
     :param embedding: ``[1, 128]`` of the source. :param target: ``[1, n_styles, 512]`` pivot of the track.
+    :param doing: called before it is begun, unless it was in the cache.
     """
     mix = session.config.mix
     if mix.refine_steps <= 0 or mix.strength <= 0:
@@ -326,6 +338,7 @@ def refined_code(
     found = session.cache.get(_REFINED, key)
     if found is not None:
         return torch.from_numpy(found["code"]).to(code.device)
+    doing()
     refined = _refined(session, code, embedding, target)
     session.cache.put(_REFINED, key, {"code": refined.cpu().numpy()})
     return refined
@@ -344,7 +357,6 @@ def _refined_key(session: Session, *tensors: torch.Tensor) -> dict[str, JSON]:
         "steps": [mix.refine_steps, mix.refine_full_steps],
         "calm": mix.calm if session.steering is not None else 0.0,
         "steering": session.steering is not None,
-        "encoder": session.encoder is not None,
         "fast_size": session.config.inversion.fast_size,
         "device": session.device.type,
         "precision": session.precision,
@@ -357,17 +369,26 @@ def _refined(
     mix = session.config.mix
     code, embedding = calm_source(session, code, embedding)
     targets = _as_seen_later(session, target)
-    features = None if session.encoder is None else session.encoder.features
     refine = partial(
         refine_source, session.generator, session.identity, session.mixer,
-        embedding=embedding, targets=targets,
-        shape=None if features is None else features.kept_shape,
-        irises=None if features is None else features.irises,
+        embedding=embedding, targets=targets, shape=session.meshes.kept_shape,
+        irises=partial(_irises, session.meshes), lips=partial(_between_lips, session.meshes),
     )  # fmt: skip
     fast = refine(source=code, steps=2 * mix.refine_steps, size=session.config.inversion.fast_size)
     if mix.refine_full_steps <= 0:
         return fast.code
     return refine(source=fast.code, steps=mix.refine_full_steps, size=session.generator.resolution // 2).code
+
+
+def _irises(meshes: AlignedMesh, images: torch.Tensor) -> torch.Tensor:
+    return meshes(images)[2]
+
+
+def _between_lips(meshes: AlignedMesh, image: torch.Tensor) -> torch.Tensor:
+    """What lies between the lips, ``[1, 1, 128, 128]`` in [0, 1]."""
+    mesh = meshes(image)[0][0].cpu().numpy()
+    within = face_mask(mesh, 128, regions="inner-mouth", feather=_LIP_EDGE)
+    return torch.from_numpy(within)[None, None].to(image.device)
 
 
 @torch.no_grad()
@@ -380,11 +401,10 @@ def calm_source(
     A smile moves the embedding by about a third of what lies between two people. So a face that is refined to
     look like a smiling photo smiles, whatever the target does.
     """
-    measured, share = _measured_by(session), session.config.mix.calm
-    if session.steering is None or measured is None or share <= 0:
+    generator, steering, share = session.generator, session.steering, session.config.mix.calm
+    if steering is None or share <= 0:
         return code, embedding
-    generator, steering = session.generator, session.steering
-    amounts = steering.calming(code, generator.w_avg.expand_as(code), measured)
+    amounts = steering.calming(code, generator.w_avg.expand_as(code), _measured_by(session))
     calm = steering.apply(code, amounts, share)
     size = generator.resolution // 2
     seen = [session.identity.embed_aligned(generator.synthesize(each, size=size)) for each in (code, calm)]
@@ -392,23 +412,18 @@ def calm_source(
     return calm, moved * (embedding.norm() / moved.norm())
 
 
-def _measured_by(session: Session) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What gives the measures ``[8]`` of a code's face; None without the networks for it."""
-    if session.encoder is None:
-        return None
-    features, size = session.encoder.features, session.config.inversion.fast_size
-    return lambda code: features.measures(session.generator.synthesize(code, size=size))[0]
+def _measured_by(session: Session) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What gives the measures ``[8]`` of a code's face."""
+    generator, size = session.generator, session.config.inversion.fast_size
+    return lambda code: session.meshes.measures(generator.synthesize(code, size=size))[0]
 
 
 def _as_seen_later(session: Session, target: torch.Tensor) -> list[torch.Tensor]:
     """Codes that a track may come to: the source must not be refined for its first frame alone."""
     # The same head at rest: not only the expression that the track happens to begin with.
     codes = [target, torch.lerp(target, session.generator.w_avg.expand_as(target), 0.5)]
-    if session.steering is not None:
-        names = session.steering.names
-        for side in (1.0, -1.0):
-            steps = np.array([side * _TURNED.get(name, 0.0) for name in names])
-            codes.append(session.steering.apply(target, steps))
+    if session.directions is not None:
+        codes += [edit(target, later, session.directions) for later in _LATER]
     return codes
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+_WINDOW_SECONDS = 60.0
+"""The rate is that of the frames of so long ago."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +20,36 @@ class Progress:
     frames_total: int | None
     """None when the target does not say how long it is."""
     frames_per_second: float
-    """Current rate; 0 before there is one."""
+    """Rate of the last minute; 0 before there is one."""
     seconds_left: float | None
     """None when it cannot be told."""
     message: str = ""
     """What is being done beside the frames, ``inverting the source`` for example."""
+
+
+class Pace:
+    """How fast frames come, and how long the rest will take.
+
+    It begins with the first frame: what is done once before it (networks, the source's photo) would promise
+    hours for what takes minutes.
+    """
+
+    def __init__(self, total: int | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.total, self._clock = total, clock
+        self._seen: deque[tuple[float, int]] = deque()
+        """Times and frames done by then, the last minute's."""
+
+    def __call__(self, done: int, message: str = "") -> Progress:
+        """:param done: frames that are finished. :param message: what is being done beside them."""
+        now, seen = self._clock(), self._seen
+        if done and (not seen or done > seen[-1][1]):
+            seen.append((now, done))
+        while len(seen) > 2 and now - seen[1][0] >= _WINDOW_SECONDS:
+            seen.popleft()
+        (since, first), (last, _) = (seen[0], seen[-1]) if seen else ((now, done), (now, done))
+        rate = (done - first) / (now - since) if last > since else 0.0
+        left = max(self.total - done, 0) / rate if self.total and rate > 0 else None
+        return Progress(done, self.total, rate, left, message)
 
 
 @dataclass(frozen=True)

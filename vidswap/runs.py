@@ -103,9 +103,10 @@ class ChunkedRun:
         given: Callable[[Work], Work] | None = None,
         given_key: str | None = None,
         log: Log = lambda _line: None,
+        doing: Log = lambda _line: None,
     ) -> None:
         self.session, self.info, self.target = session, info, target
-        self.selection, self.log = selection, log
+        self.selection, self.log, self.doing = selection, log, doing
         self.range = (start_seconds, end_seconds)
         self.given, self.given_key = given, given_key
         self.folder = work_folder(output)
@@ -140,7 +141,7 @@ class ChunkedRun:
 
     def _make(self, state: State | None, figures: ChunkFigures, tell: Tell) -> None:
         kept = kept_chunks(self.session, self.info, self.selection, self.range, keep=self.given is None)
-        run = Analysis(self.session, self.selection, kept, self._length, state, given=self.given)
+        run = Analysis(self.session, self.selection, kept, self._length, state, self.given, self.doing)
         start, end = self.range
         with (
             open_frames(self.target, start_seconds=start, end_seconds=end, info=self.info) as frames,

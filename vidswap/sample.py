@@ -6,7 +6,6 @@ time with a made-up voice, before a moving background, seen by a camera that dri
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from vidswap.mixing.directions import Directions, edit, load_directions
 from vidswap.models.aligned_mesh import AlignedMesh, eye_aspect, gaze, head_rotation, mouth_opening
 from vidswap.provenance import MarkInfo, container_tags, mark_output
 from vidswap.records import FloatArray, Swap
-from vidswap.reports import Progress
+from vidswap.reports import Pace, Progress
 from vidswap.session import Session
 from vidswap.speech import SOUND_RATE_HZ, Speech
 from vidswap.video import check_output
@@ -339,7 +338,7 @@ def _film(
     matte = head_and_shoulders(mesh)
     backdrop = Backdrop(stage.draw({}), matte, size_wh, seed)
     total = max(1, round(seconds * FPS))
-    began = time.perf_counter()
+    pace = Pace(total)
     with SampleWriter(
         path, size_wh=size_wh, fps=FPS, sound=acting.speech.sound(), sound_rate_hz=SOUND_RATE_HZ,
         metadata=container_tags(),
@@ -353,5 +352,4 @@ def _film(
             picture = behind + alpha[..., None] * (rgb - behind)
             writer.write((picture * 255 + 0.5).clip(0, 255).astype(np.uint8))
             if progress is not None:
-                rate = (index + 1) / max(time.perf_counter() - began, 1e-6)
-                progress(Progress(index + 1, total, rate, (total - index - 1) / rate))
+                progress(pace(index + 1))

@@ -19,6 +19,7 @@ from vidswap.machine import multiplies_bfloat16, usable_cores
 from vidswap.mixing import Mixer, Steering, make_mixer
 from vidswap.mixing.directions import Directions, load_directions, parse_edits
 from vidswap.models import Generator, load_generator
+from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.encoder import FaceEncoder, load_encoder
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.lips import LipNet
@@ -90,10 +91,16 @@ class Session:
         return DlibIdentity.load(weights.locate("dlib-resnet")).to(self.device)
 
     @cached_property
+    def meshes(self) -> AlignedMesh:
+        """Reads drawn faces: landmarks, lids, irises and lips of aligned pictures."""
+        return AlignedMesh.load(weights.locate).to(self.device)
+
+    @cached_property
     def encoder(self) -> FaceEncoder | None:
         if not self.config.inversion.encoder or not weights.available("encoder"):
             return None
-        return load_encoder(weights.locate("encoder"), weights.locate, self.identity).to(self.device)
+        found = load_encoder(weights.locate("encoder"), weights.locate, self.identity, self.meshes)
+        return found.to(self.device)
 
     @cached_property
     def occlusion_net(self) -> OcclusionNet | None:

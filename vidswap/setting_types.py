@@ -58,6 +58,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "composite.eye_depth": (0, 1),
     "composite.teeth": (0, 1),
     "composite.texture": (0, 1),
+    "composite.sheen": (0, 1),
     "runs.chunk_frames": (1, 100_000),
     "runs.cache_gb": (0, math.inf),
 }

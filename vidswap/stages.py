@@ -24,11 +24,12 @@ from vidswap.compositing import (
     deepen_eyes,
     face_mask,
     lend_lids,
+    lend_sheen,
     light_teeth,
     match_detail,
     snap_outline,
 )
-from vidswap.compositing.arrays import resize_map
+from vidswap.compositing.arrays import resize_map, widest
 from vidswap.config import CompositeConfig, RunConfig
 from vidswap.faces import FaceFinder, align_quad
 from vidswap.geometry import quad_box, quad_size_px
@@ -54,6 +55,8 @@ from vidswap.works import SMALL_SIZE, FaceWork, Work, of_shot
 _DETECT_SIDE = 1280
 _BOX_MARGIN = 4
 _FEATURES_SIZE = 96
+_BESIDE_FEATURES = 4
+"""Pixels of that around brows, eyes and lips where skin is no plain skin: lids turned milky."""
 
 
 class Selection:
@@ -361,11 +364,15 @@ class PasteFaces:
             features=features, shown=None if whole else pasted,
         )  # fmt: skip
         self.colors[face.face.track_id] = (work.shot, state)
+        bare = resize_map(skin, _FEATURES_SIZE)
+        if options.sheen > 0:
+            far = 1 - widest(features, _BESIDE_FEATURES)
+            image = lend_sheen(image, crop.image, bare * far, share=options.sheen)
         if options.sharpness:
             image = match_detail(
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
-                skin=resize_map(skin, _FEATURES_SIZE) * (1 - features), texture=options.texture,
+                skin=bare * (1 - features), texture=options.texture,
             )  # fmt: skip
         # Last: they have the footage's light, sharpness and grain already.
         image = self._with_eyes(self._with_teeth(image, face, work.shot), face, work.shot)

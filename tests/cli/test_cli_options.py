@@ -95,6 +95,14 @@ def test_plain_lines_of_a_run_that_never_moved_or_does_not_know_its_length():
     assert stream.getvalue() == "3 frames\n"
 
 
+def test_what_takes_long_is_a_line_at_once():
+    stream = io.StringIO()
+    with ProgressView(stream=stream) as view:
+        view(Progress(0, 9, 0.0, None, "inverting the source a.jpg"))
+        view(Progress(1, 9, 0.0, None))
+    assert stream.getvalue().splitlines() == ["0/9 frames, inverting the source a.jpg", "1/9 frames"]
+
+
 @pytest.mark.parametrize("total", [4, 2, None])
 def test_the_bar_shows_frames_rate_and_time_left(total):
     stream = io.StringIO()

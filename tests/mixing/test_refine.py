@@ -10,7 +10,7 @@ import torch
 from vidswap import weights
 from vidswap.mixing import refine_source
 from vidswap.mixing.mixers import LayerMixer
-from vidswap.mixing.refine import _BRIGHTER, _CHEEKS, _EYE_BAND, _colours, _glow, _seen
+from vidswap.mixing.refine import _BRIGHTER, _CHEEKS, _EYE_BAND, _asked, _colours, _glow
 from vidswap.models import load_generator
 from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
 from vidswap.models.identity import DlibIdentity
@@ -43,9 +43,7 @@ def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(network
     meshes = networks[2]
     generator, _, mixer, source, _, (target,) = pair
 
-    def shape(images: torch.Tensor) -> torch.Tensor:
-        mesh, _, iris = meshes(images)
-        return kept_shape(mesh, iris)
+    shape = meshes.kept_shape
 
     @torch.no_grad()
     def moved(code: torch.Tensor) -> float:
@@ -56,6 +54,24 @@ def test_refining_comes_closer_and_the_shape_term_holds_the_targets_pose(network
     held = refine_source(*pair, steps=STEPS, shape=shape, shape_weight=30.0)
     assert free.distance_after < free.distance_before
     assert moved(held.code) < 0.9 * min(moved(source), moved(free.code))
+
+
+def test_what_lies_between_the_lips_comes_nearer_to_the_targets(networks, pair) -> None:
+    """A laughing photo bared its teeth where the target's mouth was dark."""
+    generator, _, mixer, source, _, (target,) = pair
+    within = torch.zeros(1, 1, 128, 128)
+    within[..., 88:96, 54:74] = 1.0
+    wanted = generator.synthesize(target, size=128)
+
+    @torch.no_grad()
+    def off(code: torch.Tensor) -> float:
+        return float(((generator.synthesize(mixer(code, target), size=128) - wanted).abs() * within).sum())
+
+    free = refine_source(*pair, steps=STEPS)
+    held = refine_source(*pair, steps=STEPS, lips=lambda _image: within)
+    assert off(held.code) < 0.9 * min(off(source), off(free.code))
+    shut = refine_source(*pair, steps=STEPS, lips=lambda _image: 0 * within)
+    assert torch.equal(shut.code, free.code)
 
 
 def test_a_face_that_is_near_enough_is_left_alone(pair) -> None:
@@ -95,7 +111,7 @@ def test_lids_may_become_as_bright_as_skin_and_irises_not(networks, pair) -> Non
     around = 0.02 * torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 1.0]])
     irises = (centres[:, None] + around)[None]
     found = [
-        _seen(generator, mixer, source, targets[0], None, told)[1][:, 0]
+        _asked(generator, mixer, source, targets[0], irises=told).eyes[:, 0]
         for told in (None, lambda _image: irises)
     ]
     mixed = generator.synthesize(mixer(source, targets[0]), size=128)
@@ -117,7 +133,7 @@ def test_eyes_may_not_begin_to(
 ) -> None:
     generator, _, mixer, source, _, targets = pair
 
-    _, allowed, _ = _seen(generator, mixer, source, targets[0], None)
+    allowed = _asked(generator, mixer, source, targets[0]).eyes
 
     @torch.no_grad()
     def beyond(code: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""How a run shows that it moves: a bar on a terminal, a line now and then elsewhere."""
+"""How a run shows that it moves: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ProgressView:
         self._last = progress
         if self._is_terminal:
             self._draw(progress)
-        elif time.monotonic() - self._printed_at >= PLAIN_SECONDS:
+        elif progress.message or time.monotonic() - self._printed_at >= PLAIN_SECONDS:
             self._print(progress)
 
     def __exit__(
@@ -84,7 +84,7 @@ class ProgressView:
         moved = progress.frames_done - self._bar.n
         if moved > 0:
             self._bar.update(moved)
-        elif progress.message:
+        if progress.message:
             self._bar.refresh()
 
     def _print(self, progress: Progress) -> None:

@@ -24,6 +24,7 @@ from vidswap.compositing.occlusion import (
 )
 from vidswap.compositing.outline import snap_outline
 from vidswap.compositing.paste import BLENDS, Blend, composite
+from vidswap.compositing.sheen import lend_sheen
 from vidswap.compositing.teeth import TeethState, light_teeth
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "follow",
     "hold_occlusion",
     "lend_lids",
+    "lend_sheen",
     "light_teeth",
     "match_detail",
     "own_fringe",

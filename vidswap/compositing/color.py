@@ -65,6 +65,9 @@ _SKIN_CHROMA = 5.0
 _DULLER = 14.0
 """Floor of the spread of L* by which the swap is darker than the target: a nose that has no highlight may be
 20 darker than one that has."""
+_PALE = 12.0
+"""Distance of a* and b* from grey up to which a target's colour may be that of hair; from twice as much on it
+is that of skin or of a lamp."""
 _BLACK = 16.0
 """Added to L* before it is compared with a* and b*, which it is in proportion to in one light and another."""
 _FINE_SIGMA = 0.016
@@ -287,16 +290,25 @@ def _on_skin(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> 
     """
     heard = weight > 0
     votes, swap, goal = weight[heard], swap_lab[heard], goal_lab[heard]
-    left = votes.copy()
-    for lab in (goal, swap):
-        for chroma, even in zip(lab[:, 1:].T, _evenly_lit(lab, votes).T, strict=True):
-            # From light to shade colour fades with lightness, or not at all where a camera bends its curve.
-            median, spread = _median_mad(chroma, votes)
-            low, high = np.minimum(chroma, even), np.maximum(chroma, even)
-            left *= _near(np.maximum(low - median, median - high), max(spread, _SKIN_CHROMA))
+    like_skin = _of_one_hue(goal, votes)
+    # A lamp of another colour paints a cheek; hair and beards are paler than skin, or darker.
+    painted = smoothstep((np.hypot(*goal[:, 1:].T) - _PALE) / _PALE)
+    painted *= smoothstep((goal[:, 0] - swap[:, 0]) / _DULLER + 1.0)
+    left = votes * _of_one_hue(swap, votes) * np.maximum(like_skin, painted)
     # What is left of hair is dark.
     left *= _trust(swap[:, 0] - goal[:, 0], votes, _DULLER, below=True)
     return _kept_votes(weight, heard, left)
+
+
+def _of_one_hue(lab: FloatArray, votes: FloatArray) -> FloatArray:
+    """1 where colours ``[n, 3]`` are those of most, and 0 far from them."""
+    kept = np.ones_like(votes)
+    for chroma, even in zip(lab[:, 1:].T, _evenly_lit(lab, votes).T, strict=True):
+        # From light to shade colour fades with lightness, or not at all where a camera bends its curve.
+        median, spread = _median_mad(chroma, votes)
+        low, high = np.minimum(chroma, even), np.maximum(chroma, even)
+        kept *= _near(np.maximum(low - median, median - high), max(spread, _SKIN_CHROMA))
+    return kept
 
 
 def _evenly_lit(lab: FloatArray, weight: FloatArray) -> FloatArray:

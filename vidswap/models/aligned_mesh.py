@@ -118,6 +118,17 @@ class AlignedMesh(nn.Module):
         """Just the mesh ``[B, 468, 3]``, for a third of the cost; never with refined eyes or lips."""
         return self._mesh(self._prepared(images))[1]
 
+    def kept_shape(self, images: Tensor) -> Tensor:
+        """What a swap must keep of the face in images ``[B, 3, S, S]``, ``[B, 18]``; differentiable."""
+        mesh, _, iris = self(images)
+        return kept_shape(mesh, iris)
+
+    @torch.no_grad()
+    def measures(self, images: Tensor) -> Tensor:
+        """Pose and expression of the face in images ``[B, 3, S, S]``: ``[B, 8]`` of :func:`face_measures`."""
+        mesh, _, iris = self(images)
+        return face_measures(mesh, iris)
+
     def _prepared(self, images: Tensor) -> Tensor:
         size = images.shape[-1]
         if images.ndim != 4 or images.shape[1:] != (3, size, size) or size not in _SIZES:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vidswap.errors import WeightsError
-from vidswap.models.aligned_mesh import AlignedMesh, face_measures, kept_shape
+from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
 
@@ -34,22 +34,6 @@ class FaceFeatures(nn.Module):
         super().__init__()
         self.identity = identity
         self.meshes = meshes
-
-    def kept_shape(self, images: Tensor) -> Tensor:
-        """What a swap must keep of the face in images ``[B, 3, S, S]``, ``[B, 18]``; differentiable."""
-        mesh, _, iris = self.meshes(images)
-        return kept_shape(mesh, iris)
-
-    @torch.no_grad()
-    def irises(self, images: Tensor) -> Tensor:
-        """Irises of the faces in images, ``[B, 2, 5, 2]``; see :class:`AlignedMesh`."""
-        return self.meshes(images)[2]
-
-    @torch.no_grad()
-    def measures(self, images: Tensor) -> Tensor:
-        """Pose and expression of the face in images, ``[B, 8]``; see :func:`face_measures`."""
-        mesh, _, iris = self.meshes(images)
-        return face_measures(mesh, iris)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
@@ -122,8 +106,13 @@ def load_latent_map(path: Path) -> LatentMap:
 
 
 def load_encoder(
-    path: Path, locate: Callable[[str], Path], identity: DlibIdentity | None = None
+    path: Path,
+    locate: Callable[[str], Path],
+    identity: DlibIdentity | None = None,
+    meshes: AlignedMesh | None = None,
 ) -> FaceEncoder:
-    """The whole encoder: the trained part at ``path``, the frozen networks through ``locate``."""
+    """The whole encoder: the trained part at ``path``, the frozen networks, where not given, through
+    ``locate``."""
     identity = identity or DlibIdentity.load(locate("dlib-resnet"))
-    return FaceEncoder(FaceFeatures(identity, AlignedMesh.load(locate)), load_latent_map(path)).eval()
+    meshes = meshes or AlignedMesh.load(locate)
+    return FaceEncoder(FaceFeatures(identity, meshes), load_latent_map(path)).eval()
