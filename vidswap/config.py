@@ -146,8 +146,8 @@ class CompositeConfig:
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
     texture: float = 1.0
-    """Share of the footage's pores and fine sheen that the new skin gets where it has less of its own. Needs
-    ``sharpness``; 0 leaves the skin as it is drawn."""
+    """Share of the footage's pores that the new skin gets where it has fewer of its own. Needs ``sharpness``;
+    0 leaves the skin as it is drawn."""
     sheen: float = 1.0
     """Share of the highlights on the footage's nose, cheeks and forehead that the new face gets where its own
     are fainter. 0 leaves them as they are drawn."""

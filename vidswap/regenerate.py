@@ -51,9 +51,9 @@ _SLACK = 10.0
 """Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
 _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
-_LATER = ({"yaw": 1.0, "pitch": -0.6, "mouth": 2.0}, {"yaw": -1.0, "pitch": 0.6, "brow": 0.8})
+_LATER = ({"yaw": 1.0, "pitch": -0.6, "mouth": 2.0}, {"yaw": -1.0, "pitch": 0.6})
 """Steps along directions from where a track begins, for which a source is refined as well: 10 to 16 degrees,
-a mouth that opens wide, brows that rise."""
+and a mouth that opens wide."""
 _REFINED, _REFINED_VERSION = "refined", 13
 _REFINED_BY = (
     "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",

@@ -372,7 +372,7 @@ class PasteFaces:
             image = match_detail(
                 image, crop.image, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
-                skin=bare * (1 - features), texture=options.texture,
+                texture=options.texture * bare * (1 - features) if options.texture > 0 else None,
             )  # fmt: skip
         # Last: they have the footage's light, sharpness and grain already.
         image = self._with_eyes(self._with_teeth(image, face, work.shot), face, work.shot)

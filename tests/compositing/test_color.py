@@ -106,6 +106,24 @@ def test_hard_side_light_far_from_the_usual_is_carried_over(skin, painter, oval)
     assert wanted - before > 12 and abs(wanted - after) < 0.55 * (wanted - before)
 
 
+def test_a_lamp_of_another_colour_paints_the_new_cheek_and_white_hair_does_not(skin, painter, oval):
+    """A blue lamp in a bar, from below: the neck was blue and the new chin was not."""
+    target = painter((0.70, 0.52, 0.44), seed=8)
+    x = np.mgrid[0:256, 0:256][1] / 256
+    side = np.clip((0.46 - x) / 0.1, 0, 1)[..., None].astype(np.float32)
+    left, right = cheeks()
+    apart = {}
+    for name, colour in (("lamp", (0.62, 0.95, 1.6)), ("hair", None)):
+        light = target.mean(-1, keepdims=True) if colour is None else target * np.float32(colour)
+        painted = target + side * (np.clip(light, 0, 1) - target)
+        out, _ = ColorMatcher()(skin, painted, oval)
+        assert np.abs(mean_lab(out, right) - mean_lab(painted, right)).max() < 6
+        had = mean_lab(painted, left)[2] - mean_lab(painted, right)[2]
+        apart[name] = (mean_lab(out, left)[2] - mean_lab(out, right)[2]) / had
+    assert apart["lamp"] > 0.4
+    assert apart["hair"] < 0.3
+
+
 def test_light_is_read_beside_features(skin, painter, oval, mesh):
     """Bushy brows of the target are not light: with them named they darken no forehead."""
     target = painter((0.70, 0.52, 0.44), seed=8)

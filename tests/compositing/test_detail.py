@@ -113,8 +113,9 @@ def test_smooth_skin_gets_the_pores_of_the_footage_where_it_is_bare():
     skin = np.zeros((64, 64), np.float32)
     skin[:, :32] = 1.0
     smooth, footage = np.full((512, 512, 3), 0.45, np.float32), _pores()
-    asked = {"footage_scale": 1.0, "skin": skin}
-    bare, lent = (match_detail(smooth, footage, FACE, texture=share, **asked) for share in (0.0, 1.0))
+    bare, lent = (
+        match_detail(smooth, footage, FACE, footage_scale=1.0, texture=where) for where in (None, skin)
+    )
     wanted = _light(footage - blurred(footage, 1.3))
     got = {name: _light(out - blurred(out, 1.3)) for name, out in (("bare", bare), ("lent", lent))}
 
@@ -130,7 +131,7 @@ def test_smooth_skin_gets_the_pores_of_the_footage_where_it_is_bare():
 def test_skin_with_pores_of_its_own_does_not_get_them_twice():
     footage = _pores()
     own = np.ascontiguousarray(footage[::-1, ::-1])
-    lent = match_detail(own, footage, FACE, footage_scale=1.0, skin=FACE, texture=1.0)
+    lent = match_detail(own, footage, FACE, footage_scale=1.0, texture=FACE)
     fine = [_light(image - blurred(image, 1.3))[16:-16, 16:-16].ravel() for image in (lent, own, footage)]
     like = np.corrcoef(fine)[0]
     assert like[1] > 0.6 and like[2] < like[1]
@@ -141,11 +142,11 @@ def test_a_mole_of_the_footage_stays_behind():
     footage = _pores()
     footage[120:124, 120:124] = 0.05
     smooth = np.full((512, 512, 3), 0.45, np.float32)
-    lent = match_detail(smooth, footage, FACE, footage_scale=1.0, skin=FACE, texture=1.0)
+    lent = match_detail(smooth, footage, FACE, footage_scale=1.0, texture=FACE)
     assert np.abs(lent[116:128, 116:128] - 0.45).max() < 0.08
     stubble = _pores()
     stubble[:, 400:] = _pores(0.12)[:, 400:]
-    lent = match_detail(smooth, stubble, FACE, footage_scale=1.0, skin=FACE, texture=1.0)
+    lent = match_detail(smooth, stubble, FACE, footage_scale=1.0, texture=FACE)
     assert lent[20:-20, 440:490].std() < 1.2 * lent[20:-20, 20:360].std()
 
 

@@ -68,6 +68,8 @@ _DULLER = 14.0
 _PALE = 12.0
 """Distance of a* and b* from grey up to which a target's colour may be that of hair; from twice as much on it
 is that of skin or of a lamp."""
+_DARK_HAIR = 35.0
+"""L* by which dark hair is darker than skin; what a lamp paints is mostly less."""
 _BLACK = 16.0
 """Added to L* before it is compared with a* and b*, which it is in proportion to in one light and another."""
 _FINE_SIGMA = 0.016
@@ -293,7 +295,7 @@ def _on_skin(swap_lab: FloatArray, goal_lab: FloatArray, weight: FloatArray) -> 
     like_skin = _of_one_hue(goal, votes)
     # A lamp of another colour paints a cheek; hair and beards are paler than skin, or darker.
     painted = smoothstep((np.hypot(*goal[:, 1:].T) - _PALE) / _PALE)
-    painted *= smoothstep((goal[:, 0] - swap[:, 0]) / _DULLER + 1.0)
+    painted *= smoothstep((goal[:, 0] - swap[:, 0]) / _DARK_HAIR + 1.0)
     left = votes * _of_one_hue(swap, votes) * np.maximum(like_skin, painted)
     # What is left of hair is dark.
     left *= _trust(swap[:, 0] - goal[:, 0], votes, _DULLER, below=True)

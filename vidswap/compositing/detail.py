@@ -56,8 +56,7 @@ def match_detail(
     footage_scale: float,
     strength: float = 1.0,
     seed: int = 0,
-    skin: FloatArray | None = None,
-    texture: float = 0.0,
+    texture: FloatArray | None = None,
 ) -> FloatArray:
     """Soften and grain a regenerated face as the footage is, and lend it the footage's fine texture.
 
@@ -69,9 +68,8 @@ def match_detail(
     :param strength: 0 returns the image as it is, 1 matches fully.
     :param seed: number of the grain pattern: give the frame's pts, and a frame always gets the
         same grain.
-    :param skin: ``[n, n]`` where both faces are bare skin; there the target's pores, sheen and grain are
-        carried over, as far as the swap has less of them. None: nowhere.
-    :param texture: the part of them that is, 0 to 1.
+    :param texture: ``[n, n]`` in [0, 1], which part of the target's pores and grain is carried over where the
+        swap has less of them; 0 where one of the faces is no bare skin. None: none anywhere.
     :return: ``[S, S, 3]``.
     :raises UsageError: for a strength outside [0, 1].
     """
@@ -102,9 +100,8 @@ def match_detail(
     )
     softened = gaussian_blur(swap, strength * sigma)
     lent = None
-    if skin is not None and texture > 0:
-        bare = strength * texture * resize_map(skin, side)[inner]
-        lent = _texture(luma(softened), target_luma, bare, side)
+    if texture is not None:
+        lent = _texture(luma(softened), target_luma, strength * resize_map(texture, side)[inner], side)
         softened = softened + lent
     own_noise = noise_level(to_array(luma(softened)), seen)
     # Grain at or below the swap's own finest texture is there already.

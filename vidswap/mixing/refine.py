@@ -37,7 +37,7 @@ _IRIS = 1.1
 with broken glints."""
 _DARKER = 0.1
 """By how much eyes may become darker: bound in brightness alone, they were ringed with black."""
-_MOUTH_WEIGHT = 1.0
+_MOUTH_WEIGHT = 0.5
 """Of the difference to the target's picture between the lips, where there are teeth or the dark and little
 that says who it is. With a laughing photo and a target that forms an O, the swap bared its upper teeth; with
 this the mouth's opening was 0.007 off instead of 0.011."""
