@@ -148,7 +148,7 @@ class CompositeConfig:
     texture: float = 1.0
     """Share of the footage's pores that the new skin gets where it has fewer of its own. Needs ``sharpness``;
     0 leaves the skin as it is drawn."""
-    sheen: float = 1.0
+    sheen: float = 0.6
     """Share of the highlights on the footage's nose, cheeks and forehead that the new face gets where its own
     are fainter. 0 leaves them as they are drawn."""
     eye_depth: float = 0.8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -24,6 +25,8 @@ from vidswap.sources import SourceSpec, face_key, parse_reference, parse_sources
 from vidswap.video import open_frames, read_region, read_rgb8
 
 CROP_SIZE = 512
+_LABELS = " + "
+"""Between the labels of mixed people."""
 _SOURCE_SIDE = 1600
 _VERSION = 8
 _OF_TRACKS = ("next", "rest", "warm")
@@ -42,6 +45,11 @@ class SourceIdentity:
     """``[1, n_styles, 512]`` source latent."""
     embedding: Tensor
     """``[1, 128]`` identity of the photos themselves (not of their inversions)."""
+
+    @property
+    def name(self) -> str:
+        """The label without folders, for messages."""
+        return _LABELS.join(os.path.basename(part) for part in self.label.split(_LABELS))
 
 
 def to_tensor(image: np.ndarray, device: torch.device) -> Tensor:
@@ -101,7 +109,7 @@ def prepare_source(
     if len(parts) == 1:
         return parts[0]
     shares = [1.0 if spec.share is None else spec.share for spec in parsed]
-    label = " + ".join(part.label for part in parts)
+    label = _LABELS.join(part.label for part in parts)
     code, embedding = (
         blend_sources([getattr(part, name) for part in parts], shares) for name in ("code", "embedding")
     )
@@ -131,7 +139,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None])
     if found is not None:
         tensors = {name: torch.from_numpy(array).to(session.device) for name, array in found.items()}
         return SourceIdentity(str(spec), tensors["code"], tensors["embedding"])
-    log(f"inverting the source {str(spec)} (once; then it is cached)")
+    log(f"inverting {os.path.basename(str(spec))} (once; then it is cached)")
     crop = source_crop(session, spec)
     image = to_tensor(crop.image, session.device)
     face = torch.from_numpy(visible_face(crop, CROP_SIZE))[None, None].to(session.device)

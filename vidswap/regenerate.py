@@ -109,7 +109,7 @@ class Regenerate:
         if key in self.refined:
             return
         target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-        what = f"fitting {key[1]} to person {key[0]} (once; then it is cached)"
+        what = f"fitting {face.source.name} to person {key[0]} (once; then it is cached)"
         self.refined[key] = refined_code(
             self.session, face.source.code, face.source.embedding, target, doing=lambda: self.doing(what)
         )

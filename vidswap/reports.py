@@ -24,7 +24,7 @@ class Progress:
     seconds_left: float | None
     """None when it cannot be told."""
     message: str = ""
-    """What is being done beside the frames, ``inverting the source`` for example."""
+    """What is being done beside the frames, ``inverting alice.jpg (once; then it is cached)`` for example."""
 
 
 class Pace:

@@ -4,8 +4,8 @@ A mixer moves the smile of the source's photo, or its open eyes, into every fram
 (:mod:`vidswap.mixing.directions`) can move them back, and how far is measured on the picture that was
 drawn: an integral controller a track, whose error is the difference of the target's mesh and the drawn
 one's. It costs no pass of the generator, since each frame corrects the next, and as the leak hardly
-changes along a track it is slow on purpose. Mouth and eyes are too fast for that and are foreseen instead
-(:mod:`vidswap.mixing.response`).
+changes along a track it is slow on purpose. Mouth, eyes and brows are too fast for that and are foreseen
+instead (:mod:`vidswap.mixing.response`).
 """
 
 from __future__ import annotations
@@ -40,9 +40,8 @@ _CALMED = frozenset({"mouth", "smile"})
 _CALM_ROUNDS, _MOST_CALMING = 5, 0.6
 """Steps of each at most. A broad smile taken out whole leaves its folds behind: on one photo the identity
 went from 0.27 to 0.43 with 2 steps, 0.37 with 1, 0.32 with 0.6."""
-_LEFT_ALONE = frozenset({"brow", "gaze_x", "gaze_y"})
-"""Brows differ from person to person more than within one: their height took all of the limit, and its
-direction puts glasses on some faces. The gaze changes too quickly: steered, it was as far off as before."""
+_LEFT_ALONE = frozenset({"gaze_x", "gaze_y"})
+"""The gaze changes too quickly: steered, it was as far off as before."""
 
 
 _CLOSED = 0.03
