@@ -89,10 +89,10 @@ class MixConfig:
     """Styles copied by the ``layers`` mixer."""
     source_steps: int = 80
     """Fitting steps of the source photo, done once and cached."""
-    refine_steps: int = 12
+    refine_steps: int = 15
     """Steps that move the source's code closer to the photo as seen through the mixer, once a track; 0 leaves
     the source as its inversion gives it."""
-    refine_full_steps: int = 12
+    refine_full_steps: int = 15
     """Further ones by pictures of half the generator's size, which cost ten times as much."""
     calm: float = 1.0
     """How much of the smile and the open mouth of the source's photo is taken out before it is refined, from
