@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,7 +23,7 @@ from vidswap.marks import check_mark, signer_of
 from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
-from vidswap.reports import Pace, PreviewReport, Progress, SwapReport, TrackSummary
+from vidswap.reports import PreviewReport, Progress, SwapReport, Telling, TrackSummary
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -68,28 +67,6 @@ def swap_frames(
     return run_stages(frames, stages, queue_size=2, source_name="decode", at_once=usable_cores())
 
 
-class _Telling:
-    """Tells the caller how far a run is and what takes long, from whichever thread knows it."""
-
-    def __init__(self, progress: Callable[[Progress], None] | None, log: Log, total: int | None) -> None:
-        self._progress, self._log, self._pace, self._lock = progress, log, Pace(total), threading.Lock()
-        self._done = 0
-
-    def frames(self, done: int) -> None:
-        self._done = done
-        self._tell("")
-
-    def doing(self, what: str) -> None:
-        """:param what: is done once, and takes longer than a frame."""
-        self._log(what)
-        self._tell(what)
-
-    def _tell(self, message: str) -> None:
-        if self._progress is not None:
-            with self._lock:
-                self._progress(self._pace(self._done, message))
-
-
 @dataclass
 class Swapper:
     """Swaps faces with networks that are loaded once; use it for many clips.
@@ -107,13 +84,13 @@ class Swapper:
     def __post_init__(self) -> None:
         self.session = Session(self.config)
 
-    def source(self, source: str | Sequence[str]) -> SourceIdentity:
-        """Prepare a source (inverted once, then cached on disk)."""
-        return self._source(source, self.log)
+    def source(self, source: str | Sequence[str], doing: Log | None = None) -> SourceIdentity:
+        """Prepare a source (inverted once, then cached on disk).
 
-    def _source(self, source: str | Sequence[str], log: Log) -> SourceIdentity:
+        :param doing: told when it has to be inverted; None: the log is.
+        """
         texts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-        return prepare_source(self.session, [os.fspath(text) for text in texts], log=log)
+        return prepare_source(self.session, [os.fspath(text) for text in texts], log=doing or self.log)
 
     def frames(self, frames: Iterable[Frame], selection: Selection) -> StageRun:
         """Run frames through all stages; gives ``(frame, faces swapped)`` in order."""
@@ -145,7 +122,7 @@ class Swapper:
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
         given = None if latents is None else GivenLatents(Path(latents), self.session, info)
-        telling = _Telling(progress, self.log, _frames_total(info, start_seconds, end_seconds))
+        telling = Telling(progress, self.log, _frames_total(info, start_seconds, end_seconds))
         selection = self._selection(source, face, reference, telling.doing)
         session = self.session
         if self.config.inversion.tune_steps > 0 and info.kind == "video":
@@ -164,11 +141,11 @@ class Swapper:
         source: str | Sequence[str],
         face: Sequence[str],
         reference: str | Path | None,
-        log: Log,
+        doing: Log,
     ) -> Selection:
         if reference is not None:
             person = prepare_reference(self.session, os.fspath(reference))  # first: it is quick to refuse
-            return Selection("reference", self._source(source, log), reference=person)
+            return Selection("reference", self.source(source, doing), reference=person)
         pairs: dict[int, SourceIdentity] = {}
         wanted = self.config.faces.select
         numbers = []
@@ -177,7 +154,7 @@ class Swapper:
             if equals:
                 if not number.isdigit():
                     raise UsageError(f"--face: expected NUMBER=SOURCE, got {text!r}")
-                pairs[int(number)] = self._source(name, log)
+                pairs[int(number)] = self.source(name, doing)
             elif text in ("all", "largest"):
                 wanted = text
             elif number.isdigit():
@@ -185,9 +162,9 @@ class Swapper:
             else:
                 raise UsageError(f"--face: expected a track number, all, largest or N=SOURCE, got {text!r}")
         if pairs:
-            main = self._source(source, log) if source else None
+            main = self.source(source, doing) if source else None
             return Selection(",".join(numbers) or wanted, main, pairs)
-        return Selection(",".join(numbers) or wanted, self._source(source, log))
+        return Selection(",".join(numbers) or wanted, self.source(source, doing))
 
 
 @dataclass
@@ -200,7 +177,7 @@ class _Run:
     output: Path
     selection: Selection
     given: GivenLatents | None
-    telling: _Telling
+    telling: Telling
     started: float
     log: Log = _quiet
     warnings: list[str] = field(default_factory=list)
@@ -421,6 +398,7 @@ def preview(
     reference: str | Path | None = None,
     output: str | Path = "preview.png",
     force: bool = False,
+    progress: Callable[[Progress], None] | None = None,
     log: Log = _quiet,
 ) -> PreviewReport:
     """A contact sheet of some frames; see :func:`vidswap.sheet.preview`."""
@@ -428,7 +406,7 @@ def preview(
 
     return sheet.preview(
         target, source, config=config, at_seconds=at_seconds, reference=reference, output=output,
-        force=force, log=log,
+        force=force, progress=progress, log=log,
     )  # fmt: skip
 
 

@@ -339,7 +339,7 @@ def refined_code(
     if found is not None:
         return torch.from_numpy(found["code"]).to(code.device)
     doing()
-    with session.alone():  # the frames behind it wait, and those before it soon as well
+    with session.alone():  # the stages after this one wait for it, and those before it soon will
         refined = _refined(session, code, embedding, target)
     session.cache.put(_REFINED, key, {"code": refined.cpu().numpy()})
     return refined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -50,6 +51,35 @@ class Pace:
         rate = (done - first) / (now - since) if last > since else 0.0
         left = max(self.total - done, 0) / rate if self.total and rate > 0 else None
         return Progress(done, self.total, rate, left, message)
+
+
+class Telling:
+    """Tells the caller how far a run is and what takes long, from whichever thread knows it.
+
+    :param progress: None when nobody asks. :param log: told what takes long as well.
+    :param total: how many frames there will be, if that is known.
+    """
+
+    def __init__(
+        self, progress: Callable[[Progress], None] | None, log: Callable[[str], None], total: int | None
+    ) -> None:
+        self._progress, self._log, self._pace, self._lock = progress, log, Pace(total), threading.Lock()
+        self._done = 0
+
+    def frames(self, done: int) -> None:
+        """:param done: frames that are finished."""
+        self._done = done
+        self._tell("")
+
+    def doing(self, what: str) -> None:
+        """:param what: is done once, and takes longer than a frame."""
+        self._log(what)
+        self._tell(what)
+
+    def _tell(self, message: str) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._progress(self._pace(self._done, message))
 
 
 @dataclass(frozen=True)

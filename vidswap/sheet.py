@@ -19,7 +19,7 @@ from vidswap.kept_faces import kept_work
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
-from vidswap.reports import PreviewReport
+from vidswap.reports import PreviewReport, Progress, Telling
 from vidswap.runs import kept_chunks
 from vidswap.session import Session
 from vidswap.sources import check_reference
@@ -41,6 +41,7 @@ def preview(
     reference: str | Path | None = None,
     output: str | Path = "preview.png",
     force: bool = False,
+    progress: Callable[[Progress], None] | None = None,
     log: Callable[[str], None] = lambda _line: None,
 ) -> PreviewReport:
     """Swap single frames and show every step of it.
@@ -56,8 +57,9 @@ def preview(
     check_reference(reference)
     swapper = Swapper(config or RunConfig(), log)
     who = None if reference is None else prepare_reference(swapper.session, os.fspath(reference))
-    selection = Selection(swapper.config.faces.select, swapper.source(source), reference=who)
-    works = _Works(swapper.session, target, selection)
+    telling = Telling(progress, log, len(at_seconds))
+    selection = Selection(swapper.config.faces.select, swapper.source(source, telling.doing), reference=who)
+    works = _Works(swapper.session, target, selection, telling.doing)
     rows: list[list[np.ndarray]] = []
     labels: list[str] = []
     times: list[float] = []
@@ -71,6 +73,7 @@ def preview(
         labels += [f"{frame.pts_seconds:.3f} s"] * len(found)
         times.append(frame.pts_seconds)
         counts.append(len(found))
+        telling.frames(len(counts))
     if not rows:
         at = f"the frames at {', '.join(map(str, at_seconds))} s"
         sought, person = selection.sought, selection.reference
@@ -91,10 +94,12 @@ class _Works:
     """Faces of single frames with their pivots: as a swap of the whole clip has found them, where one was
     made with these settings; else each inverted on its own, as the first of a clip."""
 
-    def __init__(self, session: Session, target: Path, selection: Selection) -> None:
-        self.session, self.selection = session, selection
+    def __init__(
+        self, session: Session, target: Path, selection: Selection, doing: Callable[[str], None]
+    ) -> None:
+        self.session, self.selection, self.doing = session, selection, doing
         self._kept = kept_chunks(session, probe(target), selection)
-        self._draw_kept = Regenerate(session)  # one for all: it refines the source once a track
+        self._draw_kept = Regenerate(session, doing)  # one for all: it refines the source once a track
 
     def __call__(self, frame: Frame) -> tuple[Work, Regenerate]:
         """The faces of a frame, and the stage that draws their new faces."""
@@ -103,7 +108,7 @@ class _Works:
         if entry is not None:
             return crop(kept_work(entry, frame, self.selection)), self._draw_kept
         work = FindFaces(session, session.new_finder(), self.selection.fresh())(frame)
-        return InvertFaces(session)(crop(work)), Regenerate(session)
+        return InvertFaces(session)(crop(work)), Regenerate(session, self.doing)
 
 
 def _rows(session: Session, work: Work, draw: Regenerate) -> list[list[np.ndarray]]:

@@ -19,6 +19,7 @@ from vidswap.cli.options import (
     reference_option,
     source_option,
 )
+from vidswap.cli.progress import ProgressView
 from vidswap.cli.swap import checked_sources
 from vidswap.sources import check_reference
 
@@ -76,16 +77,18 @@ def preview_command(
 
     from vidswap.pipeline import preview
 
-    report = preview(
-        target,
-        sources,
-        config=config,
-        at_seconds=at_seconds,
-        reference=reference,
-        output=output,
-        force=force,
-        log=state.log,
-    )
+    with ProgressView() as view:
+        report = preview(
+            target,
+            sources,
+            config=config,
+            at_seconds=at_seconds,
+            reference=reference,
+            output=output,
+            force=force,
+            progress=view,
+            log=state.log,
+        )
     for warning in report.warnings:
         state.warn(warning)
     shown = ", ".join(f"{seconds:.2f} s" for seconds in report.at_seconds)
