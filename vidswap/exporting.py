@@ -303,7 +303,6 @@ class _Export:
             track["faces"] += 1
             track["last_pts"] = pts
 
-
     def _metadata(self) -> dict[str, str]:
         """What tables say of themselves."""
         return {

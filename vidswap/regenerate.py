@@ -60,8 +60,8 @@ _REFINED_BY = (
 )  # fmt: skip
 """Networks that refining looks through, besides generator and mixer."""
 _LIP_EDGE = 12.0
-"""Pixels of a 1024 crop inside the lips that count in part only. With the lips' rim as a whole the target's
-beard came into the new face."""
+"""Pixels of a 1024 crop inside the lips that count in part only. With what lies around the lips as well, the
+target's beard came into the new face."""
 _COVERED = 0.3
 """Share of a part's landmarks that may be covered."""
 
