@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vidswap.reports import Pace, Progress
+from vidswap.reports import Pace, Progress, Telling
 
 
 @pytest.fixture
@@ -48,3 +48,18 @@ def test_more_frames_than_promised_are_no_time_ago(now: list[float]) -> None:
         now[0] += 1.0
         told = pace(done)
     assert told.seconds_left == 0.0
+
+
+def test_what_takes_long_is_told_with_the_frames_done_and_written_into_the_log() -> None:
+    told: list[Progress] = []
+    lines: list[str] = []
+    telling = Telling(told.append, lines.append, 9)
+    telling.doing("inverting a.jpg")
+    telling.frames(1)
+    telling.doing("fitting a.jpg to person 1")
+    assert [(each.frames_done, each.message) for each in told] == [
+        (0, "inverting a.jpg"), (1, ""), (1, "fitting a.jpg to person 1"),
+    ]  # fmt: skip
+    assert lines == ["inverting a.jpg", "fitting a.jpg to person 1"]
+    Telling(None, lines.append, 9).doing("nobody asks")
+    assert lines[-1] == "nobody asks"
