@@ -65,3 +65,4 @@ def test_tuning_has_the_full_weights(sessions: dict[str, Session]) -> None:
     tuned = session.with_generator(session.full_generator)
     assert tuned.precision == "bfloat16"
     assert tuned.generator.convs["5"].weight.dtype == torch.bfloat16
+    assert tuned.meshes is session.meshes  # loaded once, as all that tuning leaves alone

@@ -57,7 +57,7 @@ def variant(session: Session, preset: str, overrides: list[str]) -> Session:
     """The same networks with other settings of mixing."""
     config, _ = load_config(preset=preset, overrides=overrides)
     other = Session(config)
-    for name in ("device", "generator", "identity", "encoder", "cache"):
+    for name in ("device", "generator", "identity", "meshes", "encoder", "cache"):
         other.__dict__[name] = getattr(session, name)
     other.__dict__["mixer"] = make_mixer(
         config.mix, session.generator.n_styles,

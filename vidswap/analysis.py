@@ -22,6 +22,7 @@ from vidswap.errors import InputError
 from vidswap.kept_faces import KeptChunks, State, entry_of, kept_half, kept_work
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
+from vidswap.reports import Log, quiet
 from vidswap.session import Session
 from vidswap.snapshots import pack, unpack
 from vidswap.stages import (
@@ -42,10 +43,6 @@ _PARTS = frozenset({"session", "config", "options", "finder", "selection", "doin
 """Fields of stages that are no state."""
 
 
-def _quiet(_line: str) -> None:
-    return None
-
-
 @dataclass
 class Analysis:
     """The stages of one run of a clip, from a border on, and their states at the borders after it."""
@@ -58,7 +55,7 @@ class Analysis:
     """All states at the border to begin at; None: the clip begins there."""
     given: Callable[[Work], Work] | None = None
     """Gives the faces their pivots in place of inversion and smoothing."""
-    doing: Callable[[str], None] = _quiet
+    doing: Log = quiet
     """Told what takes longer than a frame, from any thread."""
     borders: dict[int, State] = field(default_factory=dict)
     """State by number of the first frame after the border; complete when the frame before it is out."""
@@ -72,7 +69,7 @@ class Analysis:
         session: Session,
         selection: Selection,
         given: Callable[[Work], Work] | None = None,
-        doing: Callable[[str], None] = _quiet,
+        doing: Log = quiet,
     ) -> Analysis:
         """Of frames that are not gone on with: nothing is kept of them, and no state at borders."""
         kept = KeptChunks(None, {}, session.device)

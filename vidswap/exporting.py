@@ -53,7 +53,7 @@ from vidswap.identities import SourceIdentity, prepare_reference
 from vidswap.latent_files import FORMAT_VERSION, Latents, read_latents
 from vidswap.machine import usable_cores
 from vidswap.parquet_rows import require_pyarrow
-from vidswap.reports import Pace, Progress
+from vidswap.reports import Log, Pace, Progress, quiet
 from vidswap.runs import input_key, kept_chunks
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -112,7 +112,7 @@ def export(
     landmark_format: str = "jsonl",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
-    log: Callable[[str], None] = lambda _line: None,
+    log: Log = quiet,
 ) -> ExportReport:
     """Write masks, latents, crops, landmarks, quads and embeddings of a clip's faces.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from vidswap.glasses import see_glasses
 from vidswap.likeness import Reference
 from vidswap.mixing import blend_sources
 from vidswap.records import AlignedCrop, Face, Pivot
+from vidswap.reports import Log, quiet
 from vidswap.session import Session
 from vidswap.sources import SourceSpec, face_key, parse_reference, parse_sources
 from vidswap.video import open_frames, read_region, read_rgb8
@@ -95,7 +96,7 @@ def visible_face(crop: AlignedCrop, size: int) -> np.ndarray:
 
 
 def prepare_source(
-    session: Session, specs: Sequence[str], *, log: Callable[[str], None] = lambda _line: None
+    session: Session, specs: Sequence[str], *, log: Log = quiet
 ) -> SourceIdentity:
     """Invert a source once, or take it from the cache.
 
@@ -116,7 +117,7 @@ def prepare_source(
     return SourceIdentity(label, code, embedding)
 
 
-def _prepare_one(session: Session, spec: SourceSpec, log: Callable[[str], None]) -> SourceIdentity:
+def _prepare_one(session: Session, spec: SourceSpec, log: Log) -> SourceIdentity:
     generator = session.generator
     if spec.seed is not None:
         code = generator.sample(spec.seed)[:, None].repeat(1, generator.n_styles, 1)

@@ -23,7 +23,7 @@ from vidswap.marks import check_mark, signer_of
 from vidswap.memory import peak_memory_mb
 from vidswap.provenance import MarkInfo, SignerFiles, container_tags, mark_folder, mark_output
 from vidswap.records import Frame
-from vidswap.reports import PreviewReport, Progress, SwapReport, Telling, TrackSummary
+from vidswap.reports import Log, PreviewReport, Progress, SwapReport, Telling, TrackSummary, quiet
 from vidswap.runs import ChunkedRun, clear_published
 from vidswap.session import Session
 from vidswap.settings import as_dict
@@ -43,13 +43,8 @@ from vidswap.video import (
     unpack_pictures,
 )
 
-Log = Callable[[str], None]
 _MARKED_INSIDE = frozenset({".mp4", ".m4v", ".mov"})
 """Containers that carry their mark; others have it in a file beside them."""
-
-
-def _quiet(_line: str) -> None:
-    return None
 
 
 def swap_frames(
@@ -57,7 +52,7 @@ def swap_frames(
     frames: Iterable[Frame],
     selection: Selection,
     given: GivenLatents | None = None,
-    doing: Log = _quiet,
+    doing: Log = quiet,
 ) -> StageRun:
     """Run frames through all stages; gives ``(frame, faces swapped)`` in order.
 
@@ -78,7 +73,7 @@ class Swapper:
     """
 
     config: RunConfig = field(default_factory=RunConfig)
-    log: Log = _quiet
+    log: Log = quiet
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
@@ -126,9 +121,10 @@ class Swapper:
         selection = self._selection(source, face, reference, telling.doing)
         session = self.session
         if self.config.inversion.tune_steps > 0 and info.kind == "video":
+            telling.doing("tuning the generator on some frames of the clip")
             session = tuned_for(
                 session, target, info, selection,
-                start_seconds=start_seconds, end_seconds=end_seconds, log=telling.doing,
+                start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
             )  # fmt: skip
         run = _Run(session, info, target, output, selection, given, telling, started, self.log)
         kind = output_kind(output)
@@ -179,7 +175,7 @@ class _Run:
     given: GivenLatents | None
     telling: Telling
     started: float
-    log: Log = _quiet
+    log: Log = quiet
     warnings: list[str] = field(default_factory=list)
 
     def in_chunks(self, start: float | None, end: float | None, restart: bool) -> SwapReport:
@@ -352,7 +348,7 @@ def swap_video(
     restart: bool = False,
     latents: str | Path | None = None,
     progress: Callable[[Progress], None] | None = None,
-    log: Log = _quiet,
+    log: Log = quiet,
 ) -> SwapReport:
     """Put the identity of ``source`` on a face of ``target`` through the whole clip.
 
@@ -381,7 +377,7 @@ def list_faces(
     config: RunConfig | None = None,
     every_seconds: float = 0.2,
     thumbnails: Path | None = None,
-    log: Log = _quiet,
+    log: Log = quiet,
 ) -> list[TrackSummary]:
     """Who is in a clip: tracks with their times, and optionally a picture of each."""
     from vidswap.survey import survey
@@ -399,7 +395,7 @@ def preview(
     output: str | Path = "preview.png",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
-    log: Log = _quiet,
+    log: Log = quiet,
 ) -> PreviewReport:
     """A contact sheet of some frames; see :func:`vidswap.sheet.preview`."""
     from vidswap import sheet

@@ -34,6 +34,7 @@ from vidswap.mixing.directions import edit
 from vidswap.models import TILES
 from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.records import Face, Swap
+from vidswap.reports import Log, quiet
 from vidswap.session import Session
 from vidswap.witnesses import CROP_SIZE, uncovered
 from vidswap.works import FaceWork, Work, of_shot
@@ -83,7 +84,7 @@ class Regenerate:
     """Stage: mix with the source and draw the new face."""
 
     session: Session
-    doing: Callable[[str], None] = lambda _line: None
+    doing: Log = quiet
     """Told what takes longer than a frame."""
     refined: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
     """Source codes refined for a track, by track and source."""

@@ -9,8 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+Log = Callable[[str], None]
+"""Takes lines of a log."""
 _WINDOW_SECONDS = 60.0
 """The rate is that of the frames of so long ago."""
+
+
+def quiet(_line: str) -> None:
+    """A log that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ class Pace:
             seen.append((now, done))
         while len(seen) > 2 and now - seen[1][0] >= _WINDOW_SECONDS:
             seen.popleft()
-        (since, first), (last, _) = (seen[0], seen[-1]) if seen else ((now, done), (now, done))
-        rate = (done - first) / (now - since) if last > since else 0.0
+        since, first = seen[0] if seen else (now, done)
+        rate = (done - first) / (now - since) if len(seen) > 1 else 0.0
         left = max(self.total - done, 0) / rate if self.total and rate > 0 else None
         return Progress(done, self.total, rate, left, message)
 
@@ -60,9 +66,7 @@ class Telling:
     :param total: how many frames there will be, if that is known.
     """
 
-    def __init__(
-        self, progress: Callable[[Progress], None] | None, log: Callable[[str], None], total: int | None
-    ) -> None:
+    def __init__(self, progress: Callable[[Progress], None] | None, log: Log, total: int | None) -> None:
         self._progress, self._log, self._pace, self._lock = progress, log, Pace(total), threading.Lock()
         self._done = 0
 

@@ -33,6 +33,7 @@ from vidswap.likeness import Sought
 from vidswap.locking import FileLock, LockTaken
 from vidswap.machine import usable_cores
 from vidswap.memory import give_back_free_memory
+from vidswap.reports import Log, quiet
 from vidswap.session import Session
 from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
@@ -42,7 +43,6 @@ from vidswap.video import PackedWriter, VideoInfo, count_packed, open_frames, op
 from vidswap.video.versions import library_versions
 from vidswap.works import Work
 
-Log = Callable[[str], None]
 Tell = Callable[[int], None]
 
 _LOG = logging.getLogger(__name__)
@@ -102,8 +102,8 @@ class ChunkedRun:
         restart: bool = False,
         given: Callable[[Work], Work] | None = None,
         given_key: str | None = None,
-        log: Log = lambda _line: None,
-        doing: Log = lambda _line: None,
+        log: Log = quiet,
+        doing: Log = quiet,
     ) -> None:
         self.session, self.info, self.target = session, info, target
         self.selection, self.log, self.doing = selection, log, doing

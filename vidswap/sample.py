@@ -26,10 +26,10 @@ from vidswap.errors import UsageError
 from vidswap.identities import to_image
 from vidswap.landmarks import EYE_CORNERS, FACE_OVAL
 from vidswap.mixing.directions import Directions, edit, load_directions
-from vidswap.models.aligned_mesh import AlignedMesh, eye_aspect, gaze, head_rotation, mouth_opening
+from vidswap.models.aligned_mesh import eye_aspect, gaze, head_rotation, mouth_opening
 from vidswap.provenance import MarkInfo, container_tags, mark_output
 from vidswap.records import FloatArray, Swap
-from vidswap.reports import Pace, Progress
+from vidswap.reports import Log, Pace, Progress, quiet
 from vidswap.session import Session
 from vidswap.speech import SOUND_RATE_HZ, Speech
 from vidswap.video import check_output
@@ -241,11 +241,10 @@ class _Stage:
 def _settled(session: Session, directions: Directions, seed: int) -> tuple[Tensor, FloatArray]:
     """The code of a person who faces the camera, mouth shut and eyes open, and the mesh."""
     generator = session.generator
-    meshes = AlignedMesh.load(weights.locate).to(session.device)
     code = generator.sample(seed, psi=_PSI)[:, None].repeat(1, generator.n_styles, 1)
     size = 128 if "128" in getattr(generator, "heads", {}) else generator.resolution
     for _ in range(2):
-        mesh, _, iris = meshes(generator.synthesize(code, size=size))
+        mesh, _, iris = session.meshes(generator.synthesize(code, size=size))
         rotation = head_rotation(mesh)[0]
         off = {
             "yaw": float(torch.rad2deg(torch.atan2(-rotation[0, 2], rotation[2, 2]))),
@@ -286,7 +285,7 @@ def make_sample(
     config: RunConfig | None = None,
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
-    log: Callable[[str], None] = lambda _line: None,
+    log: Log = quiet,
 ) -> Path:
     """Make a clip with sound of a generated person, 25 pictures a second, marked as synthetic.
 

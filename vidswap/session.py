@@ -202,8 +202,8 @@ class Session:
         """The same session with another generator (a tuned one, in float32); all else is shared."""
         other = Session(self.config)
         shared = (
-            "device", "identity", "encoder", "curvature", "mixer", "cache", "occlusion_net", "glasses_net",
-            "directions", "steering", "edits", "lips",
+            "device", "identity", "meshes", "encoder", "curvature", "mixer", "cache", "occlusion_net",
+            "glasses_net", "directions", "steering", "edits", "lips",
         )  # fmt: skip
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["full_generator"] = generator

@@ -19,7 +19,7 @@ from vidswap.kept_faces import kept_work
 from vidswap.pipeline import Swapper
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
-from vidswap.reports import PreviewReport, Progress, Telling
+from vidswap.reports import Log, PreviewReport, Progress, Telling, quiet
 from vidswap.runs import kept_chunks
 from vidswap.session import Session
 from vidswap.sources import check_reference
@@ -42,7 +42,7 @@ def preview(
     output: str | Path = "preview.png",
     force: bool = False,
     progress: Callable[[Progress], None] | None = None,
-    log: Callable[[str], None] = lambda _line: None,
+    log: Log = quiet,
 ) -> PreviewReport:
     """Swap single frames and show every step of it.
 
@@ -95,7 +95,7 @@ class _Works:
     made with these settings; else each inverted on its own, as the first of a clip."""
 
     def __init__(
-        self, session: Session, target: Path, selection: Selection, doing: Callable[[str], None]
+        self, session: Session, target: Path, selection: Selection, doing: Log
     ) -> None:
         self.session, self.selection, self.doing = session, selection, doing
         self._kept = kept_chunks(session, probe(target), selection)

@@ -24,7 +24,7 @@ from vidswap.errors import Interrupted, UsageError, WeightsError
 from vidswap.jobs import Job, JobEvent, JobResult, OnEvent, failure, perform, with_threads
 from vidswap.machine import usable_cores
 from vidswap.pipeline import Swapper
-from vidswap.reports import Progress
+from vidswap.reports import Log, Progress, quiet
 
 _END_SECONDS = 10.0
 """Time that processes get to leave tidily before they are killed."""
@@ -32,14 +32,10 @@ _TELL_SECONDS = 0.2
 """Time between two progress messages of a process."""
 
 
-def _quiet(_line: str) -> None:
-    return None
-
-
 class Workbench:
     """Holds the networks of the settings used last, which nearly all clips share."""
 
-    def __init__(self, log: Callable[[str], None] = _quiet) -> None:
+    def __init__(self, log: Log = quiet) -> None:
         self._log = log
         self._swapper: Swapper | None = None
         self._config: RunConfig | None = None
@@ -74,7 +70,7 @@ class LocalEngine:
     """
 
     jobs: int = 1
-    log: Callable[[str], None] = _quiet
+    log: Log = quiet
 
     def __post_init__(self) -> None:
         if not 1 <= self.jobs <= 256:

@@ -50,7 +50,7 @@ from vidswap.errors import OutputError, UsageError, WeightsError
 from vidswap.jobs import Job, JobEvent, JobResult, OnEvent, failure, with_threads
 from vidswap.journal import LOCK_NAME
 from vidswap.locking import take_over, this_holder
-from vidswap.reports import Progress
+from vidswap.reports import Log, Progress, quiet
 from vidswap.runs import work_folder
 
 _POLL_SECONDS = 0.5
@@ -64,10 +64,6 @@ _LOCK_SECONDS = 150.0
 """How long a dead worker's lock may stay before it is taken over; NFS servers free theirs after 90."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RAISED = re.compile(r"\w+(Error|Exception)\b")
-
-
-def _quiet(_line: str) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class RayEngine:
     address: str | None = None
     cpus: int | None = None
     gpus: float = 1.0
-    log: Callable[[str], None] = _quiet
+    log: Log = quiet
 
     def __post_init__(self) -> None:
         if self.jobs is not None and self.jobs < 1:

@@ -27,6 +27,7 @@ from vidswap.models.judge_tfjs import TfjsAges, TfjsIdentity
 from vidswap.models.mixer import GatedMixer, ResidualMixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.occlusion_net import GLASSES_WIDTHS, WIDTHS, OcclusionNet, load_occlusion_net
+from vidswap.reports import Log
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
 from vidswap.training.bank import Bank, build_bank, build_fitted_bank
 from vidswap.training.charts import draw_curves, draw_sheet, figures_of
@@ -39,8 +40,6 @@ from vidswap.training.mixer import MixerOptions, Networks, evaluate_mixer, train
 from vidswap.training.occlusion import OcclusionOptions, occlusion_sheet, train_occlusion
 from vidswap.training.occlusion_scenes import DrawScene, bare_browed, draw_scene
 from vidswap.training.pictures import Pictures, build_pictures, load_pictures
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
