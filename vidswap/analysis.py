@@ -16,7 +16,6 @@ from sys import maxsize
 from typing import Any
 
 import numpy as np
-import torch
 
 from vidswap.errors import InputError
 from vidswap.kept_faces import KeptChunks, State, entry_of, kept_half, kept_work
@@ -215,11 +214,47 @@ class _Lagged:
         return self.stage.flush()
 
 
+class _Memory:
+    """What a stage remembers of tracks, left at borders. Of those that are not seen for a whole chunk, and of
+    shots that are over, nothing is kept: a long clip has many."""
+
+    def __init__(self, run: Analysis, name: str, stage: Any) -> None:
+        self.run, self.name, self.stage = run, name, stage
+        self._seen: set[int] = set()
+
+    def restore(self) -> None:
+        """As it was at the border that the run begins at."""
+        state = self.run.restored(self.name)
+        if state is not None:
+            for name, value in unpack(state["packed"], self.run.session.device).items():
+                setattr(self.stage, name, value)
+
+    def heard(self, work: Work) -> None:
+        """To be told of each frame that the stage is done with."""
+        self._seen |= {face.face.track_id for face in work.faces}
+        index = work.frame.index
+        if self.run.is_border(index):
+            names = [field.name for field in fields(self.stage) if field.name not in _PARTS]
+            members = {name: getattr(self.stage, name) for name in names}
+            for memory in members.values():
+                if isinstance(memory, dict):
+                    self._forget(memory, work.shot)
+            self._seen = set()
+            self.run.leave(self.name, index, _frozen(members))
+
+    def _forget(self, memory: dict[Any, Any], shot: int) -> None:
+        for key, item in list(memory.items()):
+            over = isinstance(item, tuple) and type(item[0]) is int and item[0] < shot
+            if over or (type(key) is int and key not in self._seen):
+                del memory[key]
+
+
 class _Live:
     """Stage: another one that only live frames need, whose state is left at borders."""
 
     def __init__(self, run: Analysis, name: str, stage: WatchOccluders | InvertFaces) -> None:
-        self.run, self.name, self.stage = run, name, stage
+        self.run, self.stage = run, stage
+        self._memory = _Memory(run, name, stage)
         self._begun = False
 
     def __call__(self, work: Work) -> Work:
@@ -228,10 +263,9 @@ class _Live:
             return work
         if not self._begun:
             self._begun = True
-            _restore_stage(self.stage, run.restored(self.name), run.session.device)
+            self._memory.restore()
         work = _rounded(self.stage(work))
-        if run.is_border(index):
-            run.leave(self.name, index, _stage_state(self.stage, work.shot))
+        self._memory.heard(work)
         return work
 
 
@@ -241,7 +275,8 @@ class _See:
 
     def __init__(self, run: Analysis, stage: SeeOccluders) -> None:
         self.run, self.stage = run, stage
-        _restore_stage(stage, run.restored("doubt"), run.session.device)
+        self._memory = _Memory(run, "doubt", stage)
+        self._memory.restore()
         self._page: list[Any] = []
         self._index = -1
 
@@ -254,8 +289,7 @@ class _See:
             if run.is_border(index):
                 self._keep(run.borders[index + 1])
         work = self.stage.doubted(work)
-        if run.is_border(index):
-            run.leave("doubt", index, _stage_state(self.stage, work.shot))
+        self._memory.heard(work)
         yield work
 
     def flush(self) -> Iterator[Work]:
@@ -274,40 +308,19 @@ class _Stated:
     """Stage: another one, whose state is left at borders."""
 
     def __init__(self, run: Analysis, name: str, stage: Callable[[Work], Any]) -> None:
-        self.run, self.name, self.stage = run, name, stage
-        _restore_stage(stage, run.restored(name), run.session.device)
+        self.stage = stage
+        self._memory = _Memory(run, name, stage)
+        self._memory.restore()
 
     def __call__(self, work: Work) -> Any:
         made = self.stage(work)
-        if self.run.is_border(work.frame.index):
-            self.run.leave(self.name, work.frame.index, _stage_state(self.stage, work.shot))
+        self._memory.heard(work)
         return made
 
 
 def _frozen(state: State) -> State:
     """A state as arrays at once: the stage goes on and changes its own."""
     return {"packed": pack(state)}
-
-
-def _stage_state(stage: Any, shot: int) -> State:
-    members = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _PARTS}
-    return _frozen({name: _of_shot(value, shot) for name, value in members.items()})
-
-
-def _of_shot(value: Any, shot: int) -> Any:
-    """States of shots that are over are never asked for again."""
-    if not isinstance(value, dict):
-        return value
-    def over(item: Any) -> bool:
-        return isinstance(item, tuple) and type(item[0]) is int and item[0] < shot
-
-    return {key: item for key, item in value.items() if not over(item)}
-
-
-def _restore_stage(stage: Any, state: State | None, device: torch.device) -> None:
-    if state is not None:
-        for name, value in unpack(state["packed"], device).items():
-            setattr(stage, name, value)
 
 
 def _rounded(work: Work) -> Work:

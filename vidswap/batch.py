@@ -357,8 +357,8 @@ def _shape_of(path: Path) -> list[int] | None:
 
 def _write_json(path: Path, data: Any) -> None:
     try:
-        text = json.dumps(data, indent=1, ensure_ascii=False)
-        write_atomically(path, (text + "\n").encode("utf-8", "surrogateescape"))
+        # Escapes keep names that are not UTF-8 as well.
+        write_atomically(path, (json.dumps(data, indent=1) + "\n").encode())
     except OSError as error:
         raise OutputError(
             f"cannot write {path} ({error.strerror or error}): free some space or check its rights"

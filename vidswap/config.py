@@ -118,9 +118,10 @@ class SmoothConfig:
     """The new face is moved along with the target's: time constant, in frames, with which its place on the
     head may change. With 24 it swims no less, and nine swaps were 0.02 further from their sources."""
     shade: float = 2.0
-    """Averaging of the new face's light and shade along its motion, in frames."""
+    """Averaging of the new face's light and shade along its motion, in frames. Needs ``motion``."""
     mask: float = 6.0
-    """Smoothing of the mask's outline, which moves with the target: time constant in frames."""
+    """Smoothing of the mask's outline, which moves with the target: time constant in frames. Needs
+    ``motion``."""
     color: float = 4.0
     """Smoothing of the colour match, time constant in frames."""
     occlusion: float = 1.5
@@ -141,6 +142,9 @@ class CompositeConfig:
     outline: float = 1.0
     """How closely the soft edge of a whole face follows the target's own outline, where a cheek or a jaw ends
     before a background. 0 leaves it as the landmarks draw it."""
+    blend: Literal["alpha", "multiband", "gradient"] = "alpha"
+    """How the new face meets the frame: under its soft edge as it is; each octave of detail over its own width;
+    or with the frame's light around it carried inwards."""
     color: Literal["none", "lab", "blocks"] = "blocks"
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True

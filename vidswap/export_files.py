@@ -359,9 +359,13 @@ class NewFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
             shutil.rmtree(self.temporary, ignore_errors=True)
-            return
+
+    def _publish(self) -> None:
         if self.path.is_dir() and any(self.path.iterdir()):
             old = self.temporary.with_name(f"{self.temporary.name}-old")
             os.replace(self.path, old)

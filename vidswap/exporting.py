@@ -66,7 +66,7 @@ from vidswap.stages import (
     smooth_quads,
 )
 from vidswap.streaming import Stage, run_stages
-from vidswap.video import VideoInfo, check_output, open_frames, probe
+from vidswap.video import VideoInfo, check_output, open_frames, probe, real_folder
 from vidswap.witnesses import Occlusion, visible_mask
 from vidswap.works import Work
 
@@ -133,7 +133,7 @@ def export(
     check_reference(reference, () if face is None else (face,))
     face = "all" if face is None else face
     kinds = _checked(what, face, mask_format, npz, landmark_format)
-    target, output = Path(target), Path(output)
+    target, output = Path(target), real_folder(output)
     if output.suffix and not output.is_dir():
         raise UsageError(f"the output {output} must be a folder: give a name without a suffix")
     began = time.perf_counter()
@@ -237,7 +237,7 @@ class _Export:
 
     def __call__(self, folder: Path, start: float | None, end: float | None) -> None:
         session, selection = self.session, self.selection
-        pace = Pace(_frames_total(self.info, start, end))
+        pace = Pace(self.info.frames_expected(start, end))
         with ExitStack() as stack:
             files = ExportFiles(
                 folder, self.kinds, self.mask_format, self.info, self.session,
@@ -346,17 +346,8 @@ class _Export:
                 for path in listed
             },
         }  # fmt: skip
-        text = json.dumps(manifest, indent=1, ensure_ascii=False)
-        (folder / "manifest.json").write_bytes((text + "\n").encode("utf-8", "surrogateescape"))
-
-
-def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> int | None:
-    if start is None and end is None:
-        return info.n_frames_hint
-    if info.duration_seconds is None or not info.average_rate:
-        return None
-    until = min(end or info.duration_seconds, info.duration_seconds)
-    return max(1, round((until - (start or 0.0)) * float(info.average_rate)))
+        # Escapes keep names that are not UTF-8 as well.
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
 
 
 def _sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -29,9 +29,11 @@ CROP_SIZE = 512
 _LABELS = " + "
 """Between the labels of mixed people."""
 _SOURCE_SIDE = 1600
-_VERSION = 8
-_OF_TRACKS = ("next", "rest", "warm")
-"""Beginnings of the settings of inversion that a single picture does not ask."""
+_VERSION = 9
+_NOT_ASKED = ("first", "next", "rest", "warm", "tune", "locality")
+"""Beginnings of the settings of inversion that a source's photo does not ask."""
+_NOT_LOOKED_FOR = ("select", "lost_seconds")
+"""Settings of faces that are about clips."""
 _ASKED = ("dlib-resnet", "encoder", "fit-curvature", "glasses", "rgb-heads")
 """Networks that a source's inversion depends on, besides the generator."""
 
@@ -124,17 +126,20 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Log) -> SourceIdentity
         with torch.no_grad():
             embedding = session.identity.embed_aligned(generator.synthesize(code, size=generator.resolution))
         return SourceIdentity(str(spec), code, embedding)
-    inversion = replace(session.config.inversion, full_steps=0)
+    config = session.config
     key: dict[str, JSON] = {
         "version": _VERSION,
         "photo": content_key(spec.photo),
         "face": spec.face_index,
         "generator": generator.identifier,
-        "inversion": {k: v for k, v in asdict(inversion).items() if not k.startswith(_OF_TRACKS)},
-        "steps": session.config.mix.source_steps,
+        "faces": {k: v for k, v in asdict(config.faces).items() if k not in _NOT_LOOKED_FOR},
+        "inversion": {k: v for k, v in asdict(config.inversion).items() if not k.startswith(_NOT_ASKED)},
+        "steps": config.mix.source_steps,
         "encoder": session.encoder is not None,
         "glasses": session.glasses_net is not None,
         "networks": network_keys(_ASKED),
+        "device": session.device.type,
+        "precision": session.precision,
     }
     found = session.cache.get("source", key)
     if found is not None:
@@ -151,7 +156,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Log) -> SourceIdentity
         covered = torch.from_numpy(resize_map(frames, CROP_SIZE))[None, None].to(session.device)
     with session.alone():
         pivot: Pivot = session.inverter.first(
-            image, face=face, covered=covered, steps=session.config.mix.source_steps
+            image, face=face, covered=covered, steps=config.mix.source_steps
         )
     code = torch.from_numpy(pivot.latent)[None].to(session.device)
     with torch.no_grad():

@@ -37,13 +37,15 @@ def tuned_for(
     """
     first = start_seconds or 0.0
     last = end_seconds or info.duration_seconds or first
-    images, codes = [], []
+    # Nobody has a number yet: all are tuned on where it is not simply the largest who is swapped.
+    wanted = "largest" if selection.wanted == "largest" and not selection.per_track else "all"
+    images, codes, maps = [], [], []
     for seconds in np.linspace(first, last, _KEYFRAMES + 2)[1:-1]:
         try:
             frame = grab_frame(target, float(seconds))
         except InputError:
             continue
-        who = Selection("largest", selection.any_source, reference=selection.reference)
+        who = Selection(wanted, selection.any_source, reference=selection.reference)
         find = FindFaces(session, session.new_finder(), who)
         work = CropFaces(session.config.composite)(find(frame))
         for face in work.faces:
@@ -51,15 +53,16 @@ def tuned_for(
             seen = seen_maps(with_occluders(face, session), session.device)
             pivot = session.inverter.first(image, **seen)
             images.append(image)
+            maps.append(seen)
             codes.append(torch.from_numpy(pivot.latent)[None].to(session.device))
     if not images:
         return session
     config = session.config.inversion
     tuned, report = tune_generator(
-        session.full_generator, session.identity, images, codes, config=config
+        session.full_generator, session.identity, images, codes, seen=maps, config=config
     )
     log(
-        f"generator tuned on {len(images)} keyframes: face {report.psnr_before:.1f} -> "
+        f"generator tuned on {len(images)} faces of keyframes: face {report.psnr_before:.1f} -> "
         f"{report.psnr_after:.1f} dB, other people moved by {report.drift:.3f}"
     )
     return session.with_generator(tuned)

@@ -39,6 +39,7 @@ from vidswap.video import (
     output_kind,
     probe,
     publish_folder,
+    real_folder,
     remux,
     unpack_pictures,
 )
@@ -108,7 +109,7 @@ class Swapper:
     ) -> SwapReport:
         """Swap a whole clip; see :func:`swap_video`."""
         check_reference(reference, face)
-        target, output = Path(target), Path(output)
+        target, output = Path(target), real_folder(output)
         started = time.perf_counter()
         clear_published(output)
         check_output(output, target, force=force)
@@ -117,7 +118,7 @@ class Swapper:
         self.session.device  # noqa: B018 - refuse an unusable device before any work
         self.log(self.session.describe())
         given = None if latents is None else GivenLatents(Path(latents), self.session, info)
-        telling = Telling(progress, self.log, _frames_total(info, start_seconds, end_seconds))
+        telling = Telling(progress, self.log, info.frames_expected(start_seconds, end_seconds))
         selection = self._selection(source, face, reference, telling.doing)
         session = self.session
         if self.config.inversion.tune_steps > 0 and info.kind == "video":
@@ -127,8 +128,7 @@ class Swapper:
                 start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
             )  # fmt: skip
         run = _Run(session, info, target, output, selection, given, telling, started, self.log)
-        kind = output_kind(output)
-        if kind == "folder" or (info.kind == "video" and kind == "video"):
+        if output_kind(output) in ("folder", "video"):
             return run.in_chunks(start_seconds, end_seconds, restart)
         return run.at_once(start_seconds, end_seconds)
 
@@ -180,7 +180,7 @@ class _Run:
 
     def in_chunks(self, start: float | None, end: float | None, restart: bool) -> SwapReport:
         """To a video or a folder of images: each chunk is kept, so that a stopped run can go on."""
-        total = _frames_total(self.info, start, end)
+        total = self.info.frames_expected(start, end)
         with ChunkedRun(
             self.session, self.info, self.target, self.output, self.selection,
             start_seconds=start, end_seconds=end, restart=restart, log=self.log,
@@ -209,7 +209,7 @@ class _Run:
             start_seconds=start, end_seconds=end, metadata=container_tags(), info=self.info,
         )  # fmt: skip
         _require_count(joined, count_packets(joined), frames)
-        claim = self._claim()
+        claim = claim_of(self.session)
         if self.output.suffix.lower() not in _MARKED_INSIDE:
             run.publishing(self.output)
             mark_output(joined, self.output, target=self.target, claim=claim, signer=self._signer)
@@ -229,16 +229,18 @@ class _Run:
         """All pictures are marked before the first one has its name."""
         joined = run.temporary("joined")
         _require_count(joined, unpack_pictures(run.pieces, joined), frames)
-        mark_folder(joined, joined, target=self.target, claim=self._claim(), signer=self._signer)
+        mark_folder(joined, joined, target=self.target, claim=claim_of(self.session), signer=self._signer)
         run.publishing(self.output)
         publish_folder(joined, self.output)
 
     def at_once(self, start: float | None, end: float | None) -> SwapReport:
-        """Single stills and GIFs, which are short: from the first frame to the last."""
+        """To a still or a GIF, which cannot be joined from pieces: from the first frame to the last."""
         video = temporary_beside(self.output).with_suffix(self.output.suffix)
         try:
             report = self._frames(video, start, end)
             self._mark(video)
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; of a {self.output.suffix} nothing is kept") from None
         finally:
             with suppress(OSError):
                 video.unlink(missing_ok=True)
@@ -276,23 +278,13 @@ class _Run:
             return
         self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
 
-    def _claim(self) -> MarkInfo:
-        session = self.session
-        return MarkInfo(
-            tool_version=__version__,
-            generator=session.generator.name,
-            weights={"generator": session.generator.identifier},
-            settings_digest=digest_of(as_dict(self.session.config)),
-            visible_label=session.config.mark.visible_label is not None,
-        )
-
     @property
     def _signer(self) -> SignerFiles | None:
         return signer_of(self.session.config.mark)
 
     def _mark(self, made: Path) -> None:
         mark_output(
-            made, self.output, target=self.target, claim=self._claim(), signer=self._signer
+            made, self.output, target=self.target, claim=claim_of(self.session), signer=self._signer
         )  # fmt: skip
 
     def _report(
@@ -311,6 +303,17 @@ class _Run:
         )
 
 
+def claim_of(session: Session) -> MarkInfo:
+    """What is signed of an output that a session made."""
+    return MarkInfo(
+        tool_version=__version__,
+        generator=session.generator.name,
+        weights={"generator": session.generator.identifier},
+        settings_digest=digest_of(as_dict(session.config)),
+        visible_label=session.config.mark.visible_label is not None,
+    )
+
+
 def _upright(info: VideoInfo) -> tuple[int, int]:
     """Stored size of the frames once they are turned upright."""
     width, height = info.size_wh
@@ -322,16 +325,6 @@ def _require_count(joined: Path, found: int, frames: int) -> None:
         raise OutputError(
             f"{found} of {frames} pictures arrived in {joined}; check the disk and run the command again"
         )
-
-
-def _frames_total(info: VideoInfo, start: float | None, end: float | None) -> int | None:
-    """A guess for the progress bar only; containers lie about it."""
-    if start is None and end is None and info.n_frames_hint:
-        return info.n_frames_hint
-    if info.duration_seconds is None or not info.average_rate:
-        return None
-    until = min(end or info.duration_seconds, info.duration_seconds)
-    return max(1, round((until - (start or 0.0)) * float(info.average_rate)))
 
 
 def swap_video(

@@ -106,7 +106,7 @@ class Regenerate:
             return self._drawn(work)
 
     def _refine(self, face: FaceWork) -> None:
-        key = (face.face.track_id, face.source.label)
+        key = (face.face.track_id, face.source.name)
         if key in self.refined:
             return
         target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
@@ -117,18 +117,18 @@ class Regenerate:
 
     def _begin_steering(self, face: FaceWork, shot: int) -> None:
         """Amounts for the first frame of a track, and after a cut."""
-        session, steering, track = self.session, self.session.steering, face.face.track_id
+        session, steering, track = self.session, self._steering, face.face.track_id
         if steering is None or self.steered.get(track, (None,))[0] == shot:
             return
         target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-        source = self.refined[(track, face.source.label)]
+        source = self.refined[(track, face.source.name)]
         with torch.no_grad():
             mixed = session.mixer(source, target, self.config.mix.strength)
         self.steered[track] = (shot, *steering.begin(mixed, target, _measured_by(session)))
 
     def _steering_now(self, face: FaceWork) -> _Steered | None:
         """How this frame is steered."""
-        steering = self.session.steering
+        steering = self._steering
         if steering is None:
             return None
         _, amounts, response = self.steered[face.face.track_id]
@@ -150,6 +150,11 @@ class Regenerate:
         return np.where(hidden, (wanted + beneath) / 2, wanted), None
 
     @property
+    def _steering(self) -> Steering | None:
+        """None where drawn faces are not steered."""
+        return self.session.steering if self._steering_share > 0 else None
+
+    @property
     def _steering_share(self) -> float:
         return self.config.mix.steering * self.config.mix.strength
 
@@ -169,7 +174,7 @@ class Regenerate:
         made = []
         for face in work.faces:
             target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-            source = self.refined[(face.face.track_id, face.source.label)]
+            source = self.refined[(face.face.track_id, face.source.name)]
             mixed = self.session.mixer(source, target, self.config.mix.strength)
             steered = self._steering_now(face)
             if steered is not None:
@@ -355,7 +360,7 @@ def _refined_key(session: Session, *tensors: torch.Tensor) -> dict[str, JSON]:
         "codes": digests,
         "generator": session.generator.identifier,
         "networks": network_keys(networks),
-        "mixer": [session.mixer.name, mix.layers],
+        "mixer": [session.mixer.name, mix.layers if session.mixer.name == "layers" else None],
         "steps": [mix.refine_steps, mix.refine_full_steps],
         "calm": mix.calm if session.steering is not None else 0.0,
         "steering": session.steering is not None,

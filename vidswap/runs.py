@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -53,8 +54,9 @@ _STATE = "state"
 _OWN = ("state", "joined", "marked", ".chunk-", ".joined", ".marked", ".vidswap-")
 """How the names of the run's files begin, beside those of the journal."""
 _NETWORKS = (
-    "mobilestylegan", "rgb-heads", "encoder", "dlib-resnet",
-    "facemesh", "iris", "lips-features", "lips-points", "blazeface-full", "blazeface-short",
+    "mobilestylegan", "rgb-heads", "encoder", "fit-curvature", "dlib-resnet", "canonical-mesh", "facemesh",
+    "facemesh-torch", "iris", "iris-torch", "lips-features", "lips-points",
+    "blazeface-full", "blazeface-short",
 )  # fmt: skip
 _IN_MP4 = frozenset(
     {"libx264", "libx265", "libsvtav1", "libaom-av1", "h264_nvenc", "hevc_nvenc", "av1_nvenc"}
@@ -278,7 +280,7 @@ class ChunkedRun:
         options["face"] = selection.wanted
         if selection.reference is not None:
             reference = selection.reference
-            options["reference"] = f"{reference.label} ({digest_of(reference.key)[:8]})"
+            options["reference"] = f"{os.path.basename(reference.label)} ({digest_of(reference.key)[:8]})"
         if self.given_key is not None:
             options["latents"] = self.given_key
         if selection.source is not None:
@@ -431,7 +433,7 @@ def _named(source: SourceIdentity) -> str:
     digest = hashlib.sha256()
     for tensor in (source.code, source.embedding):
         digest.update(tensor.detach().cpu().numpy().tobytes())
-    return f"{source.label} ({digest.hexdigest()[:8]})"
+    return f"{source.name} ({digest.hexdigest()[:8]})"
 
 
 def _networks(session: Session) -> dict[str, str]:

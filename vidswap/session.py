@@ -130,9 +130,9 @@ class Session:
 
     @cached_property
     def steering(self) -> Steering | None:
-        """Takes out what the mixer lets in of the source's expression; None when it is off or not there."""
-        directions = self.directions
-        return None if directions is None or self.config.mix.steering == 0 else Steering.along(directions)
+        """Moves faces along latent directions: calms sources, and takes out what the mixer lets in of their
+        expression. None where the generator has no directions."""
+        return None if self.directions is None else Steering.along(self.directions)
 
     @cached_property
     def directions(self) -> Directions | None:

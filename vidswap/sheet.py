@@ -12,11 +12,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from vidswap import warp
+from vidswap.cache import temporary_beside
 from vidswap.config import RunConfig
 from vidswap.errors import NoFaceError
 from vidswap.identities import prepare_reference, to_image
 from vidswap.kept_faces import kept_work
-from vidswap.pipeline import Swapper
+from vidswap.marks import signer_of
+from vidswap.pipeline import Swapper, claim_of
+from vidswap.provenance import mark_output
 from vidswap.records import Frame
 from vidswap.regenerate import Regenerate, SeatFaces
 from vidswap.reports import Log, PreviewReport, Progress, Telling, quiet
@@ -80,7 +83,7 @@ def preview(
         if sought is not None and person is not None and sought.people:
             raise NoFaceError(f"{target}, {at}: {sought.describe(person.label)}")
         raise NoFaceError(f"{target}: no face in {at}")
-    _write(rows, labels, output)
+    _write(rows, labels, output, target, swapper)
     return PreviewReport(
         output=output,
         at_seconds=tuple(times),
@@ -145,7 +148,10 @@ def _fit(picture: np.ndarray) -> np.ndarray:
     return np.asarray(image)
 
 
-def _write(rows: list[list[np.ndarray]], labels: list[str], output: Path) -> None:
+def _write(
+    rows: list[list[np.ndarray]], labels: list[str], output: Path, target: Path, swapper: Swapper
+) -> None:
+    """Marked like every output: it shows the new face."""
     sheet = Image.new("RGB", (CROP_SIZE * len(_COLUMNS), (CROP_SIZE + _HEADER) * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(18)
@@ -155,6 +161,12 @@ def _write(rows: list[list[np.ndarray]], labels: list[str], output: Path) -> Non
             draw.text((x * CROP_SIZE + 8, top + 4), f"{label}  {name}" if x == 0 else name, "black", font)
             sheet.paste(Image.fromarray(picture), (x * CROP_SIZE, top + _HEADER))
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.part")
-    sheet.save(temporary, "PNG")
-    os.replace(temporary, output)
+    temporary = temporary_beside(output)
+    try:
+        sheet.save(temporary, "PNG")
+        mark_output(
+            temporary, output, target=target, claim=claim_of(swapper.session),
+            signer=signer_of(swapper.config.mark),
+        )  # fmt: skip
+    finally:
+        temporary.unlink(missing_ok=True)

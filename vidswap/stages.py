@@ -370,7 +370,7 @@ class PasteFaces:
             image = lend_sheen(image, crop.image, bare * far, share=options.sheen)
         if options.sharpness:
             image = match_detail(
-                image, crop.image, mask,
+                image, _as_filmed(face, work.frame), mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
                 texture=options.texture * bare * (1 - features) if options.texture > 0 else None,
             )  # fmt: skip
@@ -412,8 +412,24 @@ class PasteFaces:
         box = quad_box(stored.quad_xy, frame.upright_size_wh, margin=_BOX_MARGIN, multiple=2)
         if box is None:
             return frame
-        rgb, alpha = composite(None, box, stored)
+        blend = self.config.composite.blend
+        around = None if blend == "alpha" else read_region(frame, box)
+        rgb, alpha = composite(around, box, stored, blend=blend)
         return write_region(frame, box, rgb, alpha)
+
+
+def _as_filmed(face: FaceWork, frame: Frame) -> np.ndarray:
+    """The target's crop with all the detail that the frame has of it: near faces have more than the crop that
+    the stages share, and would be softened down to that."""
+    side = min(round(quad_size_px(face.quad)), face.swap.image.shape[0])
+    if side <= CROP_SIZE:
+        return face.crop.image
+    quad = face.quad / frame.display_scale_xy
+    box = quad_box(quad, frame.upright_size_wh, margin=_BOX_MARGIN + 8, multiple=2)
+    if box is None:
+        return face.crop.image
+    image, _ = warp.crop(read_region(frame, box), quad, side, origin_xy=(box[0], box[1]))
+    return image
 
 
 def _features(face: FaceWork) -> np.ndarray:

@@ -121,6 +121,21 @@ def test_cut_range_stays_in_step(make_clip, tmp_path, container):
     assert probe(output).n_chapters == 1  # the first one ends at 0.2 s
 
 
+@pytest.mark.parametrize("output", ["output.mp4", "output.mkv"])
+@pytest.mark.parametrize("clip", ["rich.mp4", "rich.mkv"])
+def test_text_over_the_cut_is_shown_as_long_as_it_would_be(make_clip, tmp_path, clip, output):
+    """From 0.04 to 0.16 s and from 0.24 to 0.36 s; Matroska lost the first, MP4 moved the second."""
+    swap_pictures(make_clip(clip, **RICH), tmp_path / output, start_seconds=0.08, end_seconds=0.28)
+    with av.open(str(tmp_path / output)) as container:
+        (stream,) = container.streams.subtitles
+        shown = [
+            (float(packet.pts * packet.time_base), float(packet.duration * packet.time_base))
+            for packet in container.demux(stream)
+            if packet.size > 2
+        ]
+    assert shown == [pytest.approx((0.0, 0.08), abs=2e-3), pytest.approx((0.16, 0.04), abs=2e-3)]
+
+
 def test_edit_list_of_the_target(make_clip, tmp_path):
     """Packets before the edit list's start are not shown; the sound stays where it was."""
     clip = make_clip("rich.mp4", frames=25, tones=[(440, None)])

@@ -11,6 +11,7 @@ import click
 
 from vidswap.cli.logs import State
 from vidswap.cli.options import PATH, config_options, force_option, log_options, make_config
+from vidswap.errors import UsageError
 from vidswap.reports import TrackSummary
 
 
@@ -54,9 +55,11 @@ def faces_command(
     from vidswap.pipeline import list_faces
 
     if thumbnails is not None:
-        from vidswap.video import check_output
+        from vidswap.video import check_output, output_kind
 
         check_output(thumbnails, target, force=force)
+        if output_kind(thumbnails) != "image":
+            raise UsageError(f"the pictures of the people are one image: name {thumbnails} .png or .jpg")
     tracks = list_faces(
         target,
         config=config,

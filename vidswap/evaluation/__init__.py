@@ -133,7 +133,7 @@ def _observe(
     else:
         offset = Fraction(options.offset_seconds).limit_denominator(1_000_000)
     start, end = options.start_seconds, options.end_seconds
-    total = target.n_frames_hint or 0
+    total = target.frames_expected(start, end) or 0
     with (
         open_frames(target.path, info=target, start_seconds=start, end_seconds=end) as frames,
         open_frames(output.path, info=output) as others,
@@ -171,7 +171,7 @@ def _finish_rows(observer: PairObserver, source: np.ndarray, others: np.ndarray)
         for index, rank in zip(seen.index, found.rank, strict=True):
             observer.rows[index]["retrieval_rank"] = float(rank)
     for kind, colors in zip(("output", "original"), observer.colors, strict=True):
-        fast = np.sqrt(np.square(temporal.high_pass(np.stack(colors))).mean(axis=1))
+        fast = np.sqrt(np.square(temporal.high_pass(np.stack(colors), observer.takes)).mean(axis=1))
         for row, value in zip(observer.rows, fast, strict=True):
             row[f"flicker_{kind}"] = float(value)
 
@@ -198,13 +198,14 @@ def _clip_summary(observer: PairObserver, others: np.ndarray) -> dict[str, float
         both = np.isfinite(output) & np.isfinite(original)
         means = [float(x[both].mean()) if both.any() else math.nan for x in (output, original)]
         if name == "flicker":  # a root mean square, as it is defined
-            means = [temporal.flicker(np.stack(colors)) for colors in observer.colors]
+            means = [temporal.flicker(np.stack(colors), observer.takes) for colors in observer.colors]
         clip[f"{name}_ratio"] = temporal.steadiness_ratio(*means, floor=floor)
     if len(seen.index) >= 2:
         output, original = np.stack(seen.output), np.stack(seen.original)
-        adjacent = np.diff(seen.index) == 1
-        plain = identity.temporal_identity(output, original, adjacent=adjacent)
-        centered = identity.temporal_identity(output, original, adjacent=adjacent, center=others.mean(axis=0))
+        takes = np.take(observer.takes, seen.index)
+        follows = {"adjacent": (np.diff(seen.index) == 1) & (np.diff(takes) == 0), "people": seen.track}
+        plain = identity.temporal_identity(output, original, **follows)
+        centered = identity.temporal_identity(output, original, **follows, center=others.mean(axis=0))
         clip.update(tl_id=plain.local, tg_id=plain.global_)
         clip.update(tl_id_centered=centered.local, tg_id_centered=centered.global_)
     ranks = _column(rows, "retrieval_rank")
@@ -231,12 +232,19 @@ def _notes(
         notes.append(f"{missing} frames show no face in the target; they count outside only.")
     if len(observer.tracks) > 1 and options.track is None:
         notes.append(f"The target shows {len(observer.tracks)} people; the largest face was measured.")
+    if observer.takes[-1]:
+        notes.append(
+            f"{observer.takes[-1]} times the clip is cut or another person is measured: jitter, flicker, "
+            "warping and TL-ID are taken between these, TG-ID within each person."
+        )
     outside = summarize(_column(rows, "psnr_outside_db"), "higher")
     if outside.frames and outside.mean < 25:
         notes.append(
             f"Outside the face the clips differ much ({outside.mean:.1f} dB): they may be shifted "
             "in time, and the figures then mean little."
         )
+    if judges.flatter:
+        notes.append("The second network taught the mixer, which flatters; faceres took no part in that.")
     if judges.second is None:
         notes.append(
             "No second identity network was at hand: identity is judged by the network that the "

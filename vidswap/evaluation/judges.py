@@ -31,6 +31,7 @@ Embedding = NDArray[np.float32]
 _DISTRACTOR_SEED = 1_000_000
 """Seeds of the distractors start here, out of the way of ``synthetic:SEED`` sources."""
 _PSI = 0.7
+_TEACHER = "mobileface"
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -64,6 +65,11 @@ class Judges:
         self.second = open_judge(judge)
         if isinstance(self.second, TfjsIdentity):
             self.second.to(session.device)
+
+    @property
+    def flatter(self) -> bool:
+        """Whether the second network taught the mixer, as the first did."""
+        return isinstance(self.second, TfjsIdentity) and self.second.key == _TEACHER
 
     @property
     def names(self) -> dict[str, str]:

@@ -44,6 +44,8 @@ class Sightings:
     output: list[Array] = field(default_factory=list)
     """Identity embeddings ``[128]``."""
     original: list[Array] = field(default_factory=list)
+    track: list[int] = field(default_factory=list)
+    """Whose face it is."""
     second: list[tuple[Array, Array]] = field(default_factory=list)
     """Those of the second network, output and original; empty without it."""
 
@@ -72,6 +74,10 @@ class PairObserver:
         self.colors: tuple[list[Array], list[Array]] = [], []
         """Mean colour in the mask of each row, of output and original; NaN without a face."""
         self.rows: list[Row] = []
+        self.takes: list[int] = []
+        """Number of the stretch of each row: another begins at a cut, and with another person. What is
+        compared with its neighbours in time is so within one only."""
+        self._shown: tuple[int, int] | None = None
         self.tracks: dict[int, int] = {}
         """Tracks of the original and how many frames they were seen in."""
         self.is_rescaled = False
@@ -86,6 +92,7 @@ class PairObserver:
         self.rows.append(row)
         self.pictures = None
         face = self._choose(original, target.pts_seconds)
+        self._take(face)
         again = self._match(changed, target.pts_seconds, face)
         row["face"] = float(face is not None)
         row["output_face"] = float(again is not None)
@@ -140,10 +147,24 @@ class PairObserver:
         best = max(found, key=lambda other: _overlap(face.box_xyxy, other.box_xyxy))
         return best if _overlap(face.box_xyxy, best.box_xyxy) >= _SAME_FACE_OVERLAP else None
 
-    def _miss(self) -> None:
+    def _take(self, face: Face | None) -> None:
+        """Enter which stretch the new row belongs to."""
+        take = self.takes[-1] if self.takes else 0
+        if face is not None:
+            shown = self._finders[0].state.cuts, face.track_id
+            if self._shown is not None and shown != self._shown:
+                take += 1
+                self._break_off()
+            self._shown = shown
+        self.takes.append(take)
+
+    def _break_off(self) -> None:
         self._before = None
         for jitter in self._jitter:
             jitter.add(None)
+
+    def _miss(self) -> None:
+        self._break_off()
         for colors in self.colors:
             colors.append(np.full(3, np.nan))
 
@@ -216,6 +237,7 @@ class PairObserver:
         row["identity_source"] = identity.embedding_distance(self._person.first, first[0]).mean()
         row["identity_original"] = float(identity.embedding_distance(*first))
         self.sightings.index.append(len(self.rows) - 1)
+        self.sightings.track.append(face.track_id)
         self.sightings.output.append(first[0])
         self.sightings.original.append(first[1])
         if self._person.second is not None:

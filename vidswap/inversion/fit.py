@@ -55,7 +55,8 @@ class FitResult:
     w_plus: Tensor
     """``[1, n_styles, 512]``."""
     psnr: float
-    """dB at the size of the last step, pixels weighed as the target says (:attr:`FitTarget.weight`)."""
+    """dB on the cheap path where there were steps on it, else at full size; pixels weighed as the target says
+    (:attr:`FitTarget.weight`)."""
     steps: int
     moments: Tensor | None = None
     """``[1, n_styles, 512]`` running mean square of the gradient, in the loss of the cheap path; what a
@@ -118,8 +119,11 @@ def fit_pivot(
             known = pairs if cheap else ()
             mover = _QuasiNewton(curvature, _NEWTON_RATE, deque(known, maxlen=_PAIRS))
         found = _descend(evaluate, result.w_plus, mover, steps=count, target_psnr=target_psnr)
-        moments = found.moments if cheap else result.moments
-        result = replace(found, steps=result.steps + found.steps, moments=moments)
+        found = replace(found, steps=result.steps + found.steps)
+        if not cheap:  # what a warm start on the cheap path goes on from
+            found = replace(found, moments=result.moments, pairs=result.pairs)
+            found = replace(found, psnr=result.psnr if steps > 0 else found.psnr)
+        result = found
     return result
 
 

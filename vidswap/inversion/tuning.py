@@ -25,6 +25,7 @@ from vidswap.inversion.losses import (
     identity_features,
     reconstruction_loss,
 )
+from vidswap.inversion.warm import Maps
 from vidswap.models import Generator
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.rgb_head import area_downsample
@@ -48,6 +49,7 @@ def tune_generator(
     codes: Sequence[Tensor],
     *,
     config: InversionConfig,
+    seen: Sequence[Maps] | None = None,
     size: int | None = None,
     seed: int = 0,
 ) -> tuple[Generator, TuningReport]:
@@ -55,6 +57,8 @@ def tune_generator(
 
     :param images: aligned faces ``[1, 3, S, S]`` in [-1, 1], one a keyframe.
     :param codes: their pivots ``[1, n_styles, 512]``.
+    :param seen: where each shows the face and what covers it, ``[1, 1, s, s]``; a hand is not to be tuned
+        into the weights.
     :param size: synthesis size to tune at; ``config.fast_size`` when None.
     :return: the tuned copy (its ``identifier`` says so) and what it cost. The given one is unchanged.
     :raises ValueError: when there is no keyframe.
@@ -71,7 +75,13 @@ def tune_generator(
         for p in parameters
     ]
     optimizer = torch.optim.Adam(groups)
-    targets = [fit_target(area_downsample(image, size), identity) for image in images]
+    maps = seen or [Maps(face=None, covered=None)] * len(images)
+    targets = []
+    for image, own in zip(images, maps, strict=True):
+        face, covered = (
+            None if found is None else area_downsample(found, size) for found in (own["face"], own["covered"])
+        )
+        targets.append(fit_target(area_downsample(image, size), identity, face=face, covered=covered))
     # What the cheap path gets wrong is not the weights' fault, and must not be tuned into them.
     offsets = [
         0.0 if size == generator.resolution else path_correction(generator, code, size) for code in codes

@@ -6,6 +6,7 @@ ArcFace's: 512 numbers, judged by their angle). Nothing here knows which.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,7 @@ def temporal_identity(
     original: Array,
     *,
     adjacent: NDArray[np.bool_] | None = None,
+    people: Sequence[int] | None = None,
     center: Array | None = None,
 ) -> TemporalIdentity:
     """TL-ID and TG-ID of STIT (Tzaban et al., 2201.08361, section 5).
@@ -104,6 +106,7 @@ def temporal_identity(
     :param original: ``[N, D]`` those of the original's same frames.
     :param adjacent: ``[N - 1]`` whether frame i + 1 follows frame i directly; pairs across a gap
         (no face found) are left out of TL-ID. None: all are neighbours.
+    :param people: ``[N]`` whose face each frame shows; TG-ID takes pairs of one person. None: all are one.
     :param center: ``[D]`` subtracted before the cosine. Networks trained for L2 distances (dlib's)
         put all faces into one narrow cone, where any two people have a cosine near 0.9; with the
         mean embedding of many people taken off, the cosine tells people apart and these figures
@@ -120,7 +123,7 @@ def temporal_identity(
         raise ValueError(f"adjacent: expected [{len(a) - 1}], got {list(follows.shape)}")
     return TemporalIdentity(
         _ratio(_neighbour_similarity(a, follows), _neighbour_similarity(b, follows)),
-        _ratio(_pair_similarity(a), _pair_similarity(b)),
+        _ratio(_pair_similarity(a, people), _pair_similarity(b, people)),
     )
 
 
@@ -130,15 +133,17 @@ def _neighbour_similarity(x: NDArray[np.float64], follows: NDArray[np.bool_]) ->
     return float(cosine_similarity(x[1:], x[:-1])[follows].mean())
 
 
-def _pair_similarity(x: NDArray[np.float64]) -> float:
-    """Mean cosine over all pairs i < j, in O(N) by the square of the sum of unit vectors."""
-    count = len(x)
-    if count < 2:
-        return float("nan")
+def _pair_similarity(x: NDArray[np.float64], people: Sequence[int] | None) -> float:
+    """Mean cosine over all pairs i < j of a person, in O(N) by the square of the sum of unit vectors."""
     unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    total = unit.sum(0)
-    own = (unit * unit).sum()
-    return float((total @ total - own) / (count * (count - 1)))
+    numbers = np.zeros(len(x), int) if people is None else np.asarray(people)
+    likeness, pairs = 0.0, 0
+    for number in np.unique(numbers):
+        own = unit[numbers == number]
+        total = own.sum(0)
+        likeness += float(total @ total - (own * own).sum())
+        pairs += len(own) * (len(own) - 1)
+    return likeness / pairs if pairs else float("nan")
 
 
 def _ratio(value: float, reference: float) -> float:

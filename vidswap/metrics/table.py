@@ -41,8 +41,8 @@ FRAME_MEASURES = _table(
     ),
     Measure(
         "judge_source", "Second network: similarity to the source", "cosine", "higher",
-        "Cosine similarity of the second network's embeddings between output and source; a network "
-        "that took no part in the training.",
+        "Cosine similarity of the second network's embeddings between output and source. faceres took "
+        "no part in the training of what draws faces; mobileface did.",
     ),
     Measure(
         "judge_original", "Second network: similarity to the original person", "cosine", "lower",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,13 @@ class LandmarkJitter:
         return second_difference(before, here, after, middle_scale)
 
 
-def high_pass(series: Array) -> NDArray[np.float64]:
+def high_pass(series: Array, takes: Sequence[int] | None = None) -> NDArray[np.float64]:
     """A series ``[N, C]`` minus its 5-frame binomial mean, ``[N, C]``: what changes within frames.
 
-    Frames within two of an end or of a NaN give NaN. A steady change (a light turned up slowly)
-    cancels to second order; flicker from frame to frame passes unchanged.
+    :param takes: ``[N]`` number of the stretch that each frame belongs to; None: all are one.
+
+    Frames within two of an end, of another take or of a NaN give NaN. A steady change (a light turned
+    up slowly) cancels to second order; flicker from frame to frame passes unchanged.
     """
     x = np.asarray(series, dtype=np.float64)
     if x.ndim != 2:
@@ -62,17 +65,21 @@ def high_pass(series: Array) -> NDArray[np.float64]:
     if len(x) >= 5:
         smooth = sum(w * x[k : len(x) - 4 + k] for k, w in enumerate(_BINOMIAL))
         out[2:-2] = x[2:-2] - smooth
+        if takes is not None:
+            numbers = np.asarray(takes)
+            out[2:-2][numbers[4:] != numbers[:-4]] = np.nan
     return out
 
 
-def flicker(mean_colors: Array) -> float:
+def flicker(mean_colors: Array, takes: Sequence[int] | None = None) -> float:
     """Flicker of a face: root mean square of :func:`high_pass` of its mean colour.
 
     :param mean_colors: ``[N, 3]`` mean colour in the mask by frame, in [0, 1]; NaN rows where no
         face was found.
+    :param takes: as for :func:`high_pass`.
     :return: in the unit of the colours; NaN when no five frames follow each other.
     """
-    passed = high_pass(mean_colors)
+    passed = high_pass(mean_colors, takes)
     passed = passed[np.isfinite(passed).all(axis=1)]
     return float(np.sqrt(np.square(passed).mean())) if len(passed) else float("nan")
 

@@ -1,4 +1,4 @@
-"""Identity networks that took no part in our training: faces are judged by them, or taught by one.
+"""Identity networks besides dlib's: one judges and took no part in our training, one taught the mixer.
 
 Both come from TensorFlow.js packages (``vidswap weights fetch judge`` / ``teacher``) and look at a fixed
 part of an FFHQ-aligned picture, so nothing needs to be found in it and gradients reach its pixels.

@@ -167,18 +167,40 @@ class _Pair:
 
 def _local(folder: Path, now: datetime.datetime) -> Credentials:
     try:
+        authority, leaf = _kept(folder, now)
+    except OSError:
+        authority = leaf = None
+    if authority is None or leaf is None:  # else the folder need not be one that can be written
+        authority, leaf = _made_local(folder, now)
+    return Credentials(
+        "es256", _pem(leaf.certificate) + _pem(authority.certificate), _key_pem(leaf.key)
+    )
+
+
+def _kept(folder: Path, now: datetime.datetime) -> tuple[_Pair | None, _Pair | None]:
+    """Authority and signer that are there and current."""
+    authority, leaf = _load(folder / "authority.pem"), _load(folder / "signer.pem")
+    if authority is None or not authority.is_current(now, _AUTHORITY_DAYS - _LEAF_DAYS - 1):
+        return None, None
+    if leaf is None or not leaf.is_current(now, _RENEW_LEAF_DAYS) or not _issued(
+        leaf.certificate, authority.certificate
+    ):
+        leaf = None
+    return authority, leaf
+
+
+def _made_local(folder: Path, now: datetime.datetime) -> tuple[_Pair, _Pair]:
+    """The same, with what is missing made."""
+    try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Two first runs at once must end with one and the same authority.
         with FileLock(folder / "lock", timeout_seconds=_LOCK_SECONDS):
-            authority = _load(folder / "authority.pem")
-            if authority is None or not authority.is_current(now, _AUTHORITY_DAYS - _LEAF_DAYS - 1):
+            authority, leaf = _kept(folder, now)
+            if authority is None:
                 authority = _make(None, now, _AUTHORITY_DAYS)
                 _store(folder / "authority.pem", authority)
                 write_atomically(folder / "authority.crt", _pem(authority.certificate))
-            leaf = _load(folder / "signer.pem")
-            if leaf is None or not leaf.is_current(now, _RENEW_LEAF_DAYS) or not _issued(
-                leaf.certificate, authority.certificate
-            ):
+            if leaf is None:
                 leaf = _make(authority, now, _LEAF_DAYS)
                 _store(folder / "signer.pem", leaf)
     except LockTaken as error:
@@ -191,9 +213,7 @@ def _local(folder: Path, now: datetime.datetime) -> Credentials:
             f"cannot keep the local signing certificate in {folder}: {error.strerror or error}; "
             "make the folder writable or set VIDSWAP_HOME to one that is"
         ) from error
-    return Credentials(
-        "es256", _pem(leaf.certificate) + _pem(authority.certificate), _key_pem(leaf.key)
-    )
+    return authority, leaf
 
 
 def _make(authority: _Pair | None, now: datetime.datetime, days: int) -> _Pair:

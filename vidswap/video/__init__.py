@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vidswap.video.grab import grab_frame
 from vidswap.video.images import read_image, write_image
-from vidswap.video.outputs import check_output, output_kind
+from vidswap.video.outputs import check_output, output_kind, real_folder
 from vidswap.video.preview import display_rgb, read_rgb8
 from vidswap.video.probe import StreamInfo, VideoInfo, probe
 from vidswap.video.reader import FrameReader, open_frames
@@ -43,6 +43,7 @@ __all__ = [
     "probe",
     "publish_folder",
     "read_image",
+    "real_folder",
     "read_region",
     "read_rgb8",
     "remux",

@@ -16,14 +16,15 @@ from vidswap.records import PixelLayout
 from vidswap.video.pixels import Storage, storage_of
 from vidswap.video.probe import VideoInfo
 
-_X26X = ("libx264", "libx265")
+_X26X = ("libx264", "libx264rgb", "libx265")
 _PRESETS = (
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower",
     "veryslow", "placebo",
 )  # fmt: skip
 # Encoders that do not say which formats they take.
 _FORMATS_UNSAID = {"libaom-av1": ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv444p10le")}
-_MATRIX_KEEPING = ("libx264", "libx264rgb", "libx265")
+# Of the formats with alpha that it names, libvpx opens with one alone.
+_ALPHA_REFUSED_BUT = {"libvpx-vp9": "yuva420p"}
 
 
 @lru_cache(maxsize=32)
@@ -41,6 +42,10 @@ def encoder_formats(codec: str) -> tuple[str, ...]:
     if encoder.type != "video":
         raise UsageError(f"{codec!r} does not encode video; try libx264 or libx265")
     names = tuple(form.name for form in encoder.video_formats or ())
+    if codec in _ALPHA_REFUSED_BUT:
+        known = {name: storage_of(name) for name in names}
+        alpha = {name for name, storage in known.items() if storage is not None and storage.has_alpha}
+        names = tuple(name for name in names if name not in alpha - {_ALPHA_REFUSED_BUT[codec]})
     return names or _FORMATS_UNSAID.get(codec, ("yuv420p",))
 
 
@@ -144,13 +149,15 @@ def encoder_options(
         options = {"crf": str(crf), "preset": encoder_preset}
         extra = _hdr_params(codec, info)
         if codec == "libx265":
-            extra = [*extra, "log-level=none"]
+            # Without "info=0" the stream says how many threads made it, and chunks from two machines
+            # could not be joined.
+            extra = [*extra, "log-level=none", "info=0"]
         else:
             # With macroblock trees x264 writes other bytes from run to run, and a chunk that is
             # made again must be the same.
             extra = [*extra, "no-mbtree=1"]
         if extra:
-            options["x264-params" if codec == "libx264" else "x265-params"] = ":".join(extra)
+            options["x265-params" if codec == "libx265" else "x264-params"] = ":".join(extra)
         return options
     speed = _PRESETS.index(encoder_preset) if encoder_preset in _PRESETS else 4
     if codec in ("libvpx-vp9", "libvpx"):
@@ -180,12 +187,12 @@ def _hdr_params(codec: str, info: VideoInfo) -> list[str]:
             xy = [round(value * 50000) for value in values[:8]]
             low, high = (round(value * 10000) for value in values[8:10])
             params.append(
-                f"{'mastering-display' if codec == 'libx264' else 'master-display'}="
+                f"{'master-display' if codec == 'libx265' else 'mastering-display'}="
                 f"G({xy[2]},{xy[3]})B({xy[4]},{xy[5]})R({xy[0]},{xy[1]})"
                 f"WP({xy[6]},{xy[7]})L({high},{low})"
             )
     light = info.hdr_metadata.get("CONTENT_LIGHT_LEVEL", b"")
     if len(light) >= 8:
         most, average = struct.unpack("<2I", light[:8])
-        params.append(f"{'cll' if codec == 'libx264' else 'max-cll'}={most},{average}")
+        params.append(f"{'max-cll' if codec == 'libx265' else 'cll'}={most},{average}")
     return params

@@ -11,6 +11,7 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -35,6 +36,9 @@ _SUFFIXES = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".webp": "webp",
     ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
 }  # fmt: skip
+_MOTION_JPEG = (".mjpeg", ".mjpg")
+_PNG_HEADER = 33
+"""Bytes of a PNG up to the end of its first chunk."""
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"BM", "bmp"),
     (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"),
@@ -57,8 +61,8 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def is_image_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a still image, by content."""
-    return bool(format_of(path))
+    """Whether a file is a still image, by content; pictures without a container between them are a video."""
+    return bool(format_of(path)) and Path(path).suffix.lower() not in _MOTION_JPEG
 
 
 def has_image_suffix(path: str | os.PathLike[str]) -> bool:
@@ -201,8 +205,13 @@ def list_folder(path: Path) -> tuple[Path, ...]:
         ordered = sorted(names, key=lambda name: int(numbered[name][2]))  # type: ignore[index]
         _require_no_gap(path, ordered, [int(numbered[n][2]) for n in ordered])  # type: ignore[index]
     else:
-        ordered = sorted(names)
+        ordered = sorted(names, key=_natural)
     return tuple(path / name for name in ordered)
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Key that puts ``frame2`` before ``frame10``."""
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _require_no_gap(path: Path, names: Sequence[str], numbers: Sequence[int]) -> None:
@@ -220,44 +229,76 @@ def _require_no_gap(path: Path, names: Sequence[str], numbers: Sequence[int]) ->
             )
 
 
-def write_image(frame: Frame, path: str | os.PathLike[str], *, quality: int = 95) -> None:
-    """Write a frame as PNG (by suffix; its own bit depth, alpha kept) or another still format.
+def icc_profile_of(path: Path) -> bytes | None:
+    """The colour profile of a still that its samples are read in; None without one, or where reading it
+    converts them."""
+    try:
+        with Image.open(path) as image:
+            return None if image.mode == "CMYK" else image.info.get("icc_profile")
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def write_image(
+    frame: Frame, path: str | os.PathLike[str], *, quality: int = 95, icc_profile: bytes | None = None
+) -> None:
+    """Write a frame as PNG (by suffix; its own bit depth) or another still format, with its alpha where
+    the format has one.
 
     :param quality: of JPEG and WebP; chroma is not subsampled.
+    :param icc_profile: what the samples mean, as :func:`icc_profile_of` gives it.
     :raises OSError: the system refuses.
     """
-    from vidswap.video.preview import display_rgb  # a module later in the order of the room
+    from vidswap.video.preview import display_alpha, display_rgb  # later in the order of the room
 
-    name = frame.layout.name
     suffix = Path(path).suffix.lower()
+    opaque = suffix in (".jpg", ".jpeg", ".jpe", ".bmp")
+    alpha = None if opaque else display_alpha(frame)
     if suffix == ".png" and frame.layout.bit_depth > 8:
-        _write_deep_png(display_rgb(frame), path)
+        # Grey becomes RGB here, which a profile of greys does not fit.
+        _write_deep_png(display_rgb(frame), alpha, path, icc_profile if frame.layout.is_rgb else None)
         return
-    if name in ("rgb24", "rgba", "gray", "ya8") and frame.display_size_wh == frame.size_wh:
+    if frame.layout.name in ("rgb24", "rgba", "gray", "ya8") and frame.display_size_wh == frame.size_wh:
         pixels = frame.planes[0]
     else:
-        rgb = display_rgb(frame)
-        pixels = np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8)
+        shown = display_rgb(frame)
+        shown = shown if alpha is None else np.dstack((shown, alpha))
+        pixels = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    if suffix in (".jpg", ".jpeg", ".jpe", ".bmp") and image.mode in ("RGBA", "LA"):
+    if opaque and image.mode in ("RGBA", "LA"):
         image = image.convert(image.mode[:-1])
     options: dict[str, Any] = {"compress_level": 3} if suffix == ".png" else {}
     if suffix in (".jpg", ".jpeg", ".jpe"):
         options = {"quality": quality, "subsampling": 0}
     elif suffix == ".webp":
         options = {"quality": quality}
-    image.save(path, **options)
+    image.save(path, icc_profile=icc_profile, **options)
 
 
-def _write_deep_png(rgb: NDArray[np.float32], path: str | os.PathLike[str]) -> None:
-    height, width = rgb.shape[:2]
-    codes = np.rint(np.clip(rgb, 0, 1) * 65535).astype(">u2")
-    native: Any = av.VideoFrame(width, height, "rgb48be")
+def _write_deep_png(
+    rgb: NDArray[np.float32],
+    alpha: NDArray[np.float32] | None,
+    path: str | os.PathLike[str],
+    icc_profile: bytes | None,
+) -> None:
+    shown = rgb if alpha is None else np.dstack((rgb, alpha))
+    height, width, channels = shown.shape
+    name = "rgb48be" if channels == 3 else "rgba64be"
+    codes = np.rint(np.clip(shown, 0, 1) * 65535).astype(">u2")
+    native: Any = av.VideoFrame(width, height, name)
     rows = np.frombuffer(native.planes[0], np.uint8).reshape(-1, native.planes[0].line_size)
-    rows[:height, : width * 6] = codes.reshape(height, -1).view(np.uint8)
+    rows[:height, : width * channels * 2] = codes.reshape(height, -1).view(np.uint8)
     encoder = av.CodecContext.create("png", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = width, height, "rgb48be"
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, name
     encoder.time_base = Fraction(1, 25)
     native.pts = 0
-    packets = list(encoder.encode(native)) + list(encoder.encode(None))
-    Path(path).write_bytes(b"".join(bytes(packet) for packet in packets))
+    made = b"".join(bytes(packet) for packet in [*encoder.encode(native), *encoder.encode(None)])
+    if icc_profile:
+        profile = _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc_profile))
+        made = made[:_PNG_HEADER] + profile + made[_PNG_HEADER:]
+    Path(path).write_bytes(made)
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    check = zlib.crc32(kind + content)
+    return len(content).to_bytes(4, "big") + kind + content + check.to_bytes(4, "big")

@@ -22,6 +22,8 @@ VIDEO_FORMATS = {
 }  # fmt: skip
 """FFmpeg muxer of each video suffix."""
 MP4_FAMILY = frozenset({"mp4", "mov"})
+_LONGEST_NAME = 250
+"""Bytes; with the ``.c2pa`` of a mark that lies beside it, it must stay a name that disks take."""
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
 
 
@@ -46,6 +48,12 @@ def output_kind(path: str | os.PathLike[str]) -> str:
     )
 
 
+def real_folder(path: str | os.PathLike[str]) -> Path:
+    """An output folder that is named by a link is the one that the link leads to: links, too, would be
+    replaced when it gets its name."""
+    return Path(os.path.realpath(path)) if os.path.isdir(path) and os.path.islink(path) else Path(path)
+
+
 def check_output(
     output: str | os.PathLike[str], target: str | os.PathLike[str] | None, *, force: bool = False
 ) -> None:
@@ -58,6 +66,8 @@ def check_output(
     """
     kind = output_kind(output)
     path = Path(output)
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise UsageError(f"the output's name {path.name[:40]}... is too long: at most {_LONGEST_NAME} bytes")
     if target is not None and _same_file(path, Path(target)):
         raise UsageError(
             f"the output {path} is the input itself, which is never changed; choose another name"
@@ -65,6 +75,11 @@ def check_output(
     if kind == "folder":
         if path.exists() and not path.is_dir():
             raise UsageError(f"the output folder {path} is a file; choose another name")
+        if path.is_dir() and (os.path.ismount(path) or _same_file(path, Path.cwd())):
+            # It is made under another name first, and neither can be given a new one.
+            raise UsageError(
+                f"the output folder {path} is the current folder or the root of a disk; name one inside it"
+            )
         if path.is_dir() and not force and any(path.iterdir()):
             raise UsageError(
                 f"the output folder {path} is not empty; use --force to write into it"

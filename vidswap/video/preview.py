@@ -65,6 +65,22 @@ def display_rgb(frame: Frame) -> NDArray[np.float32]:
     return rgb
 
 
+def display_alpha(frame: Frame) -> NDArray[np.float32] | None:
+    """Opacity of the whole frame in display coordinates, ``[h, w]`` in [0, 1]; None where it is opaque."""
+    storage = require_storage(frame.layout.name)
+    if not storage.has_alpha:
+        return None
+    plane = frame.planes[-1]
+    if storage.kind in ("packed", "gray"):
+        plane = plane[..., storage.order.index("a") if storage.order else 1]
+    codes = float((1 << storage.bit_depth) - 1)
+    if plane.min() >= codes:
+        return None
+    alpha = np.rot90(plane.astype(np.float32) / codes, -frame.rotation // 90)[..., None]
+    width, height = frame.display_size_wh
+    return _stretch(_stretch(alpha, height, 0), width, 1)[..., 0]
+
+
 def _stretch(image: NDArray[np.float32], size: int, axis: int) -> NDArray[np.float32]:
     """Linear interpolation of one axis to a size (used to make pixels square)."""
     source = image.shape[axis]

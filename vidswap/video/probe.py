@@ -114,6 +114,15 @@ class VideoInfo:
             return max(1, round(Fraction(1, 25) / self.time_base))
         return max(1, round(1 / (self.average_rate * self.time_base)))
 
+    def frames_expected(self, start_seconds: float | None, end_seconds: float | None) -> int | None:
+        """How many frames a range has, by the header: good for a progress bar."""
+        if start_seconds is None and end_seconds is None and self.n_frames_hint:
+            return self.n_frames_hint
+        if self.duration_seconds is None or not self.average_rate:
+            return None
+        until = min(end_seconds or self.duration_seconds, self.duration_seconds)
+        return max(1, round((until - (start_seconds or 0.0)) * float(self.average_rate)))
+
 
 def probe(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> VideoInfo:
     """Say what a target is; decodes its first picture to be sure.

@@ -263,7 +263,7 @@ class _VideoSource:
                 break
             try:
                 self.container.seek(goal, stream=self.stream, backward=True)
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, OverflowError):
                 break
             self.context.flush_buffers()
             self.reader.corrupt_packets = 0

@@ -33,6 +33,7 @@ class CopiedStream:
     """Text codecs of target and output, where subtitles have to change."""
     is_timed_text: bool = False
     """MP4's own subtitles, which hold an empty packet where nothing is shown."""
+    is_subtitle: bool = False
     last_dts: int | None = None
     jump: int = 0
 
@@ -54,6 +55,14 @@ class CopiedStream:
         base = packet.time_base
         begin, end = start * base, (start + (packet.duration or 0)) * base
         low, high = window
+        if self.is_subtitle and packet.duration:  # shown as long as it would be, not moved or lost
+            begin = begin if low is None else max(begin, low)
+            end = end if high is None else min(end, high)
+            if end <= begin:
+                return None
+            start = round(begin / base)
+            packet.pts = packet.dts = start
+            packet.duration = round(end / base) - start
         if low is not None and (end <= low or (begin < low and not keep_early)):
             return None
         if high is not None and begin >= high:
@@ -157,7 +166,10 @@ def _add(
         {key: value for key, value in stream.metadata.items() if not _is_stale(key)}
     )
     out.disposition = stream.disposition
-    return CopiedStream(stream.index, out, converts, is_timed_text=name == "mov_text")
+    return CopiedStream(
+        stream.index, out, converts,
+        is_timed_text=name == "mov_text", is_subtitle=stream.type == "subtitle",
+    )  # fmt: skip
 
 
 def _attach_cover(container: Any, stream: Any, info: VideoInfo, name: str) -> None:
