@@ -143,8 +143,8 @@ class CompositeConfig:
     """How closely the soft edge of a whole face follows the target's own outline, where a cheek or a jaw ends
     before a background. 0 leaves it as the landmarks draw it."""
     blend: Literal["alpha", "multiband", "gradient"] = "alpha"
-    """How the new face meets the frame: under its soft edge as it is; each octave of detail over its own width;
-    or with the frame's light around it carried inwards."""
+    """How the new face meets the frame: under its soft edge as it is (alpha); each octave of detail over its
+    own width (multiband); with the light of the frame around it carried inwards (gradient)."""
     color: Literal["none", "lab", "blocks"] = "blocks"
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True

@@ -40,7 +40,15 @@ from vidswap.settings import as_dict
 from vidswap.snapshots import pack, unpack
 from vidswap.stages import Selection
 from vidswap.streaming import run_stages
-from vidswap.video import PackedWriter, VideoInfo, count_packed, open_frames, open_writer, output_kind
+from vidswap.video import (
+    PackedWriter,
+    VideoInfo,
+    count_packed,
+    open_frames,
+    open_writer,
+    output_kind,
+    try_streams,
+)
 from vidswap.video.versions import library_versions
 from vidswap.works import Work
 
@@ -111,7 +119,7 @@ class ChunkedRun:
         self.selection, self.log, self.doing = selection, log, doing
         self.range = (start_seconds, end_seconds)
         self.given, self.given_key = given, given_key
-        self.folder = work_folder(output)
+        self.output, self.folder = output, work_folder(output)
         self.suffix = piece_suffix(session.config.video.codec, output)
         self.records: list[ChunkRecord] = []
         key = self._key()
@@ -220,6 +228,10 @@ class ChunkedRun:
                 )
         record = self.journal.record(chunk, verify=_count_pictures, suffix=self.suffix, data=data)
         self.records.append(record)
+        if chunk.index == 0 and self.suffix != ".zip":
+            trial = self.temporary("joined" + self.output.suffix)
+            for warning in try_streams(record.path, trial, self.info):
+                self.log(warning)
         old = chunk.first_frame - self._length
         if old > 0:
             with suppress(OSError):

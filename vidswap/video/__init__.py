@@ -9,7 +9,7 @@ from vidswap.video.preview import display_rgb, read_rgb8
 from vidswap.video.probe import StreamInfo, VideoInfo, probe
 from vidswap.video.reader import FrameReader, open_frames
 from vidswap.video.regions import read_region, write_region
-from vidswap.video.remux import concat_chunks, count_packets, remux
+from vidswap.video.remux import concat_chunks, count_packets, remux, try_streams
 from vidswap.video.stills_out import (
     FolderWriter,
     GifWriter,
@@ -47,6 +47,7 @@ __all__ = [
     "read_region",
     "read_rgb8",
     "remux",
+    "try_streams",
     "unpack_pictures",
     "write_image",
     "write_region",

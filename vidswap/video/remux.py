@@ -91,6 +91,22 @@ def remux(
     return joint.warnings
 
 
+def try_streams(piece: str | os.PathLike[str], output: str | os.PathLike[str], info: VideoInfo) -> list[str]:
+    """What :func:`remux` will say of the target's streams, found out with the first finished piece and not
+    after the last.
+
+    :param output: a name that may be used for it, with the output's suffix; nothing is left there.
+    :return: warnings: what the container cannot hold.
+    :raises OutputError: it cannot hold these pictures.
+    """
+    joint = _Joint(output, info, [_examine(Path(piece))])
+    try:
+        joint.try_header()
+    finally:
+        joint.discard()
+    return joint.warnings
+
+
 def concat_chunks(chunks: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> int:
     """Join pieces that were encoded apart with equal settings, without encoding again.
 
@@ -194,6 +210,15 @@ class _Joint(PartialOutput):
             rest = self._rest(target, others, shift, window)
             for packet in _in_order(pictures, rest):
                 self._container.mux_one(packet)
+
+    def try_header(self) -> None:
+        """Begin the output, as far as its header."""
+        with ExitStack() as stack, output_errors(self.path):
+            target = None
+            if self.info is not None and self.info.kind == "video":
+                target = stack.enter_context(open_input(self.info.path))
+            template = stack.enter_context(open_input(self.pieces[0].path))
+            self._open(template, target, Fraction(0), (None, None), {})
 
     def _shift(self, start: float | None, first: Fraction) -> Fraction:
         assert self.info is not None
