@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from vidswap.errors import InputError
 from vidswap.video import (
@@ -19,6 +20,8 @@ from vidswap.video import (
     read_region,
     write_image,
 )
+from vidswap.video.images import list_folder
+from vidswap.video.preview import display_alpha
 
 
 def picture(mode="RGB"):
@@ -80,11 +83,42 @@ def test_sixteen_bits_are_kept(make_frame, tmp_path):
     frame = make_frame("rgba64le", (32, 20))
     write_image(frame, tmp_path / "a.png")
     back = read_image(tmp_path / "a.png")
-    assert back.layout.name == "rgb48le" and back.layout.bit_depth == 16
-    assert np.array_equal(back.planes[0], frame.planes[0][..., :3])
+    assert back.layout.name == "rgba64le" and back.layout.bit_depth == 16
+    assert np.array_equal(back.planes[0], frame.planes[0])
     Image.fromarray(np.arange(640, dtype=np.uint16).reshape(20, 32) * 100).save(tmp_path / "b.png")
     gray = read_image(tmp_path / "b.png")
     assert gray.layout.name == "gray16le" and gray.planes[0][19, 31] == 63900
+
+
+@pytest.mark.parametrize("name", ["yuva420p", "rgba", "rgba64le", "gbrap", "bgra"])
+def test_alpha_and_colour_profile_of_stills_are_kept(make_frame, tmp_path, name):
+    """The samples were kept, what they mean was lost: no alpha but that of 8-bit RGBA, no profile."""
+    frame = make_frame(name, (32, 20), rotation=90)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    write_image(frame, tmp_path / "a.png", icc_profile=profile)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["icc_profile"] == profile
+    back = read_image(tmp_path / "a.png")
+    assert back.layout.has_alpha and back.size_wh == frame.display_size_wh
+    shown, wanted = display_alpha(back), display_alpha(frame)
+    assert shown is not None and wanted is not None and wanted.min() < 0.9
+    assert np.abs(shown - wanted).max() < 0.003
+
+
+def test_pictures_of_a_folder_come_in_natural_order(tmp_path):
+    for name in ("frame10", "frame2", "frame1", "thumb"):
+        picture("RGB").save(tmp_path / f"{name}.png")
+    assert [path.stem for path in list_folder(tmp_path)] == ["frame1", "frame2", "frame10", "thumb"]
+
+
+def test_motion_jpeg_is_a_video(tmp_path):
+    """Its first bytes are those of a still: 1 of 25 frames was swapped, and said to be all."""
+    data = io.BytesIO()
+    picture("RGB").save(data, "JPEG")
+    (tmp_path / "a.mjpeg").write_bytes(data.getvalue() * 5)
+    assert probe(tmp_path / "a.mjpeg").kind == "video"
+    with open_frames(tmp_path / "a.mjpeg") as frames:
+        assert sum(1 for _ in frames) == 5
 
 
 def test_written_stills(make_frame, tmp_path):
