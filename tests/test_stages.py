@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from vidswap.landmarks import MOUTH
-from vidswap.records import AlignedCrop, Face, Frame, Pivot, PixelLayout
+from vidswap.records import AlignedCrop, Face, Frame, Pivot, PixelLayout, Swap
 from vidswap.regenerate import covered_measures, mask_window
 from vidswap.stages import (
     FaceWork,
     FixedLagStage,
     Selection,
     Work,
+    _as_filmed,
     smooth_latents,
     smooth_quads,
 )
@@ -142,3 +144,19 @@ def test_what_a_hand_covers_is_not_steered_by() -> None:
     hidden = covered_measures(FaceWork(face(), SQUARE, None, crop=crop, occluded=covered), names)
     assert hidden.tolist() == [False, True, True, False]
     assert covered_measures(FaceWork(face(), SQUARE, None, crop=crop), names) is None
+
+
+def test_near_faces_are_matched_at_the_footage_s_own_resolution() -> None:
+    """Their crop of 512 px lacks the finest detail, and the new face was softened down to it."""
+    rng = np.random.default_rng(0)
+    filmed = rng.integers(0, 256, (1000, 1000), np.uint8)
+    big = replace(frame(0), planes=(filmed,), size_wh=(1000, 1000))
+    quad = np.array([[50.0, 50.0], [50.0, 950.0], [950.0, 950.0], [950.0, 50.0]])
+    crop = AlignedCrop(np.zeros((512, 512, 3), np.float32), quad.astype(np.float32), None, None, None)
+    near = FaceWork(face(), quad, crop=crop, swap=Swap(np.zeros((1024, 1024, 3), np.float32), None, quad, 0))
+    seen = _as_filmed(near, big)
+    shown = (filmed[50:950, 50:950].astype(np.float32) - 16) / 219  # video levels
+    assert seen.shape == (900, 900, 3)
+    assert np.abs(seen[..., 1] - shown.clip(0, 1)).mean() < 0.02
+    far = replace(near, quad=quad / 2)
+    assert _as_filmed(far, big) is crop.image

@@ -14,7 +14,9 @@ from typing import Any
 from vidswap import __version__, weights
 from vidswap.config import RunConfig
 from vidswap.errors import UsageError, VidswapError, WeightsError
+from vidswap.faces import DETECTORS
 from vidswap.machine import usable_cores
+from vidswap.models import GENERATORS
 
 PACKAGES = (
     "torch",
@@ -218,6 +220,11 @@ def _would_use(config: RunConfig, problems: list[dict[str, Any]]) -> dict[str, s
         text = "mix.mixer: the weights of the gated mixer are not here: use --mixer auto"
         _problem(problems, WeightsError(text))
     encoder = config.inversion.encoder and weights.available("encoder")
+    for setting, name, known in (
+        ("generator", config.generator, GENERATORS), ("faces.detector", config.faces.detector, DETECTORS),
+    ):  # fmt: skip
+        if name not in known:
+            _problem(problems, UsageError(f"{setting}: {name!r} is unknown; choose {', '.join(known)}"))
     return {
         "generator": config.generator,
         "detector": config.faces.detector,

@@ -202,7 +202,8 @@ def source_crop(session: Session, spec: SourceSpec, *, word: str = "source") -> 
         )
     index = spec.face_index or 0
     if index >= len(faces):
-        raise NoFaceError(f"{str(spec)}: there is no face number {index}; it has {len(faces)}")
+        last = f", #0 to #{len(faces) - 1} from left to right" if len(faces) > 1 else ", which is #0"
+        raise NoFaceError(f"{str(spec)}: there is no face #{index}; it has {len(faces)}{last}")
     face = faces[index]
     return aligned_crop(
         read_region(frame), face, align_quad(face), size=CROP_SIZE, scale_xy=frame.display_scale_xy

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from vidswap import __version__
 from vidswap.analysis import Analysis
 from vidswap.cache import digest_of, fsync_folder, temporary_beside
-from vidswap.config import RunConfig
+from vidswap.config import RunConfig, VideoConfig
 from vidswap.errors import Interrupted, OutputError, UsageError
 from vidswap.given_latents import GivenLatents
 from vidswap.identities import SourceIdentity, prepare_reference, prepare_source
@@ -116,6 +117,8 @@ class Swapper:
         info = probe(target)
         check_mark(self.config.mark, _upright(info))
         self.session.device  # noqa: B018 - refuse an unusable device before any work
+        self.session.edits  # noqa: B018 - and unknown edits
+        _try_writing(output, info, self.config.video)
         self.log(self.session.describe())
         given = None if latents is None else GivenLatents(Path(latents), self.session, info)
         telling = Telling(progress, self.log, info.frames_expected(start_seconds, end_seconds))
@@ -144,7 +147,7 @@ class Swapper:
             return Selection("reference", self.source(source, doing), reference=person)
         pairs: dict[int, SourceIdentity] = {}
         wanted = self.config.faces.select
-        numbers = []
+        numbers, words = [], set()
         for text in face:
             number, equals, name = str(text).partition("=")
             if equals:
@@ -152,11 +155,15 @@ class Swapper:
                     raise UsageError(f"--face: expected NUMBER=SOURCE, got {text!r}")
                 pairs[int(number)] = self.source(name, doing)
             elif text in ("all", "largest"):
+                words.add(text)
                 wanted = text
             elif number.isdigit():
                 numbers.append(number)
             else:
                 raise UsageError(f"--face: expected a track number, all, largest or N=SOURCE, got {text!r}")
+        if len(words) > 1 or (words and numbers):
+            given = " and ".join([*sorted(words), *numbers])
+            raise UsageError(f"--face {given} exclude one another: give one")
         if pairs:
             main = self.source(source, doing) if source else None
             return Selection(",".join(numbers) or wanted, main, pairs)
@@ -276,7 +283,11 @@ class _Run:
             why = sought.describe(reference.label)
             self.warnings.append(f"{self.target.name}: {why}; its frames passed unchanged")
             return
-        self.warnings.append(f"no face was found in {self.target.name}: its frames passed unchanged")
+        numbers = ", ".join(map(str, self.selection.numbers))
+        why = f"no frame shows person {numbers} (see `vidswap faces`)" if numbers else "no face was found"
+        self.warnings.append(
+            f"{why} in {self.target.name}: its frames passed unchanged, but are marked as synthetic"
+        )
 
     @property
     def _signer(self) -> SignerFiles | None:
@@ -312,6 +323,18 @@ def claim_of(session: Session) -> MarkInfo:
         settings_digest=digest_of(as_dict(session.config)),
         visible_label=session.config.mark.visible_label is not None,
     )
+
+
+def _try_writing(output: Path, info: VideoInfo, options: VideoConfig) -> None:
+    """Refuse an encoder, its speed or a pixel format that does not fit before the work that it would end.
+
+    :raises UsageError: it is unknown, or the kind of output does not hold the target.
+    """
+    if output_kind(output) == "image" and info.kind != "image":
+        raise UsageError(f"the output {output} is one picture, the target a clip; name a video or a folder")
+    if output_kind(output) == "video":
+        with TemporaryDirectory() as folder:
+            open_writer(Path(folder) / f"trial{output.suffix}", info, options).discard()
 
 
 def _upright(info: VideoInfo) -> tuple[int, int]:

@@ -56,6 +56,8 @@ class Pace:
         since, first = seen[0] if seen else (now, done)
         rate = (done - first) / (now - since) if len(seen) > 1 else 0.0
         left = max(self.total - done, 0) / rate if self.total and rate > 0 else None
+        if self.total is not None and done > self.total:
+            self.total = None  # the header was wrong
         return Progress(done, self.total, rate, left, message)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vidswap import warp
 from vidswap.cache import temporary_beside
 from vidswap.config import RunConfig
-from vidswap.errors import NoFaceError
+from vidswap.errors import InputError, NoFaceError, UsageError
 from vidswap.identities import prepare_reference, to_image
 from vidswap.kept_faces import kept_work
 from vidswap.marks import signer_of
@@ -27,7 +27,7 @@ from vidswap.runs import kept_chunks
 from vidswap.session import Session
 from vidswap.sources import check_reference
 from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
-from vidswap.video import check_output, grab_frame, probe, read_region
+from vidswap.video import check_output, grab_frame, output_kind, probe, read_region
 from vidswap.witnesses import CROP_SIZE, SeeOccluders
 from vidswap.works import FaceWork, Work
 
@@ -51,13 +51,21 @@ def preview(
 
     :param at_seconds: times of the frames, counted from the start of the clip.
     :param reference: picture of the person to be swapped, in place of the setting ``faces.select``.
-    :param output: PNG; one row a face, columns target, inversion, mask, swap, result, 512 px each.
+    :param output: a picture, PNG or JPEG; one row a face, columns target, inversion, mask, swap, result,
+        512 px each.
+    :raises InputError: a time beyond the clip's end.
     :raises NoFaceError: when none of the frames shows a face, or that of the reference.
     """
     target, output = Path(target), Path(output)
     started = time.perf_counter()
     check_output(output, target, force=force)
+    if output_kind(output) != "image":
+        raise UsageError(f"the sheet is one picture: name {output} .png or .jpg")
     check_reference(reference)
+    length = probe(target).duration_seconds
+    for seconds in at_seconds:
+        if length is not None and seconds > length:
+            raise InputError(f"{target} is {length:.2f} s long: there is no frame at {seconds:g} s")
     swapper = Swapper(config or RunConfig(), log)
     who = None if reference is None else prepare_reference(swapper.session, os.fspath(reference))
     telling = Telling(progress, log, len(at_seconds))
@@ -163,7 +171,7 @@ def _write(
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(output)
     try:
-        sheet.save(temporary, "PNG")
+        sheet.save(temporary, Image.registered_extensions()[output.suffix.lower()])
         mark_output(
             temporary, output, target=target, claim=claim_of(swapper.session),
             signer=signer_of(swapper.config.mark),

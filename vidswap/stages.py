@@ -88,6 +88,12 @@ class Selection:
         return self.source or next(iter(self.per_track.values()), None)
 
     @property
+    def numbers(self) -> list[int]:
+        """People that are chosen by their numbers."""
+        named = [] if self.wanted in ("all", "largest", "reference") else map(int, self.wanted.split(","))
+        return sorted({*named, *self.per_track})
+
+    @property
     def unsure(self) -> frozenset[int]:
         """Tracks whose embedding is wanted more often than now and then."""
         return frozenset() if self._likeness is None else self._likeness.unsure
@@ -130,8 +136,7 @@ class Selection:
             return [(face, self.source) for face in faces]
         if self.wanted == "largest":
             return [(self._largest(faces), self.source)]
-        tracks = {int(text) for text in self.wanted.split(",")}
-        return [(face, self.source) for face in faces if face.track_id in tracks]
+        return [(face, self.source) for face in faces if face.track_id in self.numbers]
 
     def _largest(self, faces: Sequence[Face]) -> Face:
         """The largest face; the one chosen before is kept while it is of comparable size."""

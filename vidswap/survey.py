@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from vidswap import warp
 from vidswap.errors import NoFaceError
@@ -18,7 +18,7 @@ from vidswap.session import Session
 from vidswap.stages import FindFaces, Selection, detection_picture
 from vidswap.video import open_frames
 
-_THUMBNAIL = 256
+_THUMBNAIL, _NUMBER_PX = 256, 28
 
 
 @dataclass
@@ -39,7 +39,7 @@ def survey(
     thumbnails: Path | None,
     log: Callable[[str], None],
 ) -> list[TrackSummary]:
-    """Look at a clip and list its people, those seen most first.
+    """Look at a clip and list its people by their numbers.
 
     :param every_seconds: a track counts a frame at most this often; every frame is followed, so that
         numbers are those of a swap.
@@ -55,9 +55,9 @@ def survey(
     if not seen:
         raise NoFaceError(f"{target}: no face was found in it")
     log(f"{len(seen)} people in {target.name}")
-    ordered = sorted(seen.items(), key=lambda pair: -pair[1].frames)
+    ordered = sorted(seen.items())
     if thumbnails is not None:
-        _write_sheet([found.picture for _, found in ordered], thumbnails)
+        _write_sheet({number: found.picture for number, found in ordered}, thumbnails)
     return [_summary(number, found, thumbnails) for number, found in ordered]
 
 
@@ -87,10 +87,17 @@ def _picture(rgb: np.ndarray, face: Face, scale: float) -> np.ndarray:
     return image
 
 
-def _write_sheet(pictures: list[np.ndarray], path: Path) -> None:
-    sheet = np.concatenate(pictures, axis=1)
+def _write_sheet(pictures: dict[int, np.ndarray], path: Path) -> None:
+    """Side by side, each with its number in the corner."""
+    joined = np.concatenate(list(pictures.values()), axis=1)
+    sheet = Image.fromarray((np.clip(joined, 0, 1) * 255 + 0.5).astype(np.uint8))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_NUMBER_PX)
+    side = joined.shape[0]
+    for place, number in enumerate(pictures):
+        corner = (place * side + _NUMBER_PX // 3, 0)
+        draw.text(corner, str(number), "white", font, stroke_width=2, stroke_fill="black")
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((np.clip(sheet, 0, 1) * 255 + 0.5).astype(np.uint8)).save(path)
+    sheet.save(path)
 
 
 def _summary(number: int, found: _Seen, thumbnails: Path | None) -> TrackSummary:

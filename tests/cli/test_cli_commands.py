@@ -211,7 +211,8 @@ def test_doctor_refuses_an_encoder_that_is_not_there(call):
 def test_summary_and_table():
     report = SwapReport(Path("o\nut.mp4"), 94, 92, 130.0, 1.31, "cpu", peak_memory_mb=1830.4)
     assert summary(report) == (
-        "o ut.mp4: 94 frames, 92 with a swapped face, 1.31 s a frame on cpu, peak memory 1830 MB"
+        "o ut.mp4: 94 frames, 92 with a swapped face, in 2:10 (1.31 s a frame with what is done once) "
+        "on cpu, peak memory 1830 MB"
     )
     track = TrackSummary(3, 0.0, 12.5, 60, 201.4, 0.91, (0.0, 0.0, 1.0, 1.0), 4.2)
     header, row = table([track]).splitlines()

@@ -187,6 +187,29 @@ def test_trembling_raises_jitter_and_warping_and_not_flicker(place: Path, sessio
     assert {w.reason for w in found.worst} >= {"expression", "warping_ratio"}
 
 
+def test_a_cut_to_another_person_hides_nothing(
+    place: Path, session: Session, faces: list[np.ndarray], tmp_path: Path
+) -> None:
+    """The jump at the cut, in target and output alike, brought a trembling clip's jitter near to 1."""
+    save(tmp_path / "target", sway(faces[0])[:9] + sway(faces[2])[:9])
+    shaken = read(tmp_path / "target")
+    for index, picture in enumerate(shaken):
+        shaken[index] = picture.copy()
+        shaken[index][FACE] = trembling(picture[FACE], index)
+    output = save(tmp_path / "output", shaken)
+    options = EvaluationOptions(distractors=place / "people")
+    source = [str(place / "source.png")]
+    found = evaluate(tmp_path / "target", output, source, options=options, session=session)
+    assert any("1 times the clip is cut" in note for note in found.notes)
+    assert found.clip_summary["jitter_ratio"] > 1.5
+    jitter = [row["jitter_original"] for row in found.rows]
+    assert np.isnan(jitter).sum() == 4 and np.nanmax(jitter) < 0.05  # at both ends of both shots
+    itself = evaluate(
+        tmp_path / "target", tmp_path / "target", source, options=options, session=session
+    )
+    assert itself.clip_summary["tg_id"] == pytest.approx(1.0)
+
+
 def test_what_changes_outside_the_face_shows_outside_only(place: Path, session: Session) -> None:
     frames = [frame.copy() for frame in read(place / "target")]
     for frame in frames:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from vidswap.cli.options import TIME
+
 _SHOWN = (
     ("identity_source", "identity distance to the source"),
     ("judge_source", "second network: cosine to the source"),
@@ -45,8 +47,8 @@ _SHOWN_CLIP = (
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for report.html, report.json and frames.csv.",
 )
-@click.option("--start", type=float, help="First second looked at.")
-@click.option("--end", type=float, help="Second to stop at.")
+@click.option("--start", type=TIME, metavar="TIME", help="First moment looked at.")
+@click.option("--end", type=TIME, metavar="TIME", help="Where to stop.")
 @click.option("--face", "track", type=int, help="Number of the face (see 'vidswap faces').")
 @click.option(
     "--distractors",

@@ -40,7 +40,7 @@ _SETTINGS = {
     "--at", "at_seconds", multiple=True, type=TIME, metavar="TIME", default=(0.0,),
     help="Moment to show; may be given several times. The first frame if not given.",
 )  # fmt: skip
-@click.option("-o", "--output", required=True, type=PATH, metavar="SHEET", help="PNG to write.")
+@click.option("-o", "--output", required=True, type=PATH, metavar="SHEET", help="PNG or JPEG to write.")
 @click.option("--face", metavar="WHICH", help="largest, all, or a number.")
 @reference_option
 @click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")

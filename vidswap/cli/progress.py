@@ -13,6 +13,11 @@ PLAIN_SECONDS = 10.0
 """Time between two lines where there is no terminal."""
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def clock(seconds: float) -> str:
     """``1:02:03`` or ``2:03``."""
     minutes, rest = divmod(max(0, round(seconds)), 60)

@@ -21,7 +21,7 @@ from vidswap.cli.options import (
     reference_option,
     source_option,
 )
-from vidswap.cli.progress import ProgressView
+from vidswap.cli.progress import ProgressView, clock, counted
 from vidswap.errors import UsageError
 from vidswap.reports import SwapReport
 from vidswap.sources import check_reference, parse_sources
@@ -168,7 +168,7 @@ def summary(report: SwapReport) -> str:
     seconds = report.seconds_per_frame
     pace = f"{seconds:.2f} s a frame" if seconds >= 0.1 else f"{seconds * 1000:.0f} ms a frame"
     return (
-        f"{one_line(str(report.output))}: {report.frames} frames, "
-        f"{report.frames_swapped} with a swapped face, {pace} on {report.device}, "
-        f"peak memory {report.peak_memory_mb:.0f} MB"
+        f"{one_line(str(report.output))}: {counted(report.frames, 'frame')}, "
+        f"{report.frames_swapped} with a swapped face, in {clock(report.seconds_total)} "
+        f"({pace} with what is done once) on {report.device}, peak memory {report.peak_memory_mb:.0f} MB"
     )

@@ -143,7 +143,7 @@ def encoder_options(
     if codec in _X26X:
         if encoder_preset not in _PRESETS:
             raise UsageError(
-                f"--preset of the encoder: expected one of {', '.join(_PRESETS)}, "
+                f"--encoder-preset: expected one of {', '.join(_PRESETS)}, "
                 f"got {encoder_preset!r}"
             )
         options = {"crf": str(crf), "preset": encoder_preset}

@@ -64,6 +64,8 @@ def check_output(
     :raises UsageError: unknown kind of file, it exists, or it is the input.
     :raises OutputError: its folder does not exist or cannot be written.
     """
+    if os.fspath(output) == "-":
+        raise UsageError("the output cannot be a pipe: it is read back once it is made; name a file")
     kind = output_kind(output)
     path = Path(output)
     if len(os.fsencode(path.name)) > _LONGEST_NAME:
