@@ -177,12 +177,8 @@ class Session:
     def new_finder(self) -> FaceFinder:
         """A face finder with a fresh tracker: one a clip."""
         faces = self.config.faces
-        paths = {name: weights.locate(name) for name in ("blazeface-full", "blazeface-short")}
         detector = make_detector(
-            faces.detector,
-            paths,
-            min_score=faces.min_score,
-            min_face_px=faces.min_size_px,
+            faces.detector, weights.locate, min_score=faces.min_score, min_face_px=faces.min_size_px
         )
         mesher = self.new_mesher()
         tracker = Tracker(lost_seconds=faces.lost_seconds)

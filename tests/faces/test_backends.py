@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vidswap import weights
 from vidswap.errors import UsageError, WeightsError
 from vidswap.faces import FaceAlignmentDetector, InsightFaceDetector, make_detector
 from vidswap.faces.backends import keypoints_from_68
@@ -131,6 +132,9 @@ def test_68_points_to_five() -> None:
 
 def test_unknown_detector_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'mediapipe'"):
-        make_detector("mediapip", {})
+        make_detector("mediapip", weights.locate)
+
+
+def test_missing_weights_are_named(empty_home: Path) -> None:
     with pytest.raises(WeightsError, match="blazeface-full"):
-        make_detector("mediapipe", {})
+        make_detector("mediapipe", weights.locate)

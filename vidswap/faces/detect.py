@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vidswap.errors import UsageError, WeightsError, did_you_mean
+from vidswap.errors import UsageError, did_you_mean
 from vidswap.faces.backends import FaceAlignmentDetector, InsightFaceDetector, check_picture
 from vidswap.faces.blazeface import (
     FULL_RANGE,
@@ -22,6 +22,7 @@ from vidswap.faces.blazeface import (
 from vidswap.records import Face
 
 Window = tuple[float, float, float, float]
+Locate = Callable[[str], Path]
 
 # BlazeFace finds faces from about this share of its window on; smaller ones need tiles.
 _SMALLEST_SHARE = 1 / 14
@@ -35,7 +36,9 @@ class Detector(Protocol):
         """Faces of a picture, the largest first.
 
         :param rgb: ``[H, W, 3]`` uint8.
-        :return: faces in pixels of this picture, with box, score and five keypoints.
+        :return: faces in pixels of this picture, with box, score and five keypoints (see
+            :class:`vidswap.records.Face`). The mesh network looks at each; one that it does not take for a
+            face is dropped.
         """
         ...
 
@@ -165,43 +168,32 @@ def _shows(face: Face, size_wh: tuple[int, int]) -> bool:
     return bool(0 <= x < size_wh[0] and 0 <= y < size_wh[1])
 
 
-def _make_mediapipe(paths: Mapping[str, Path], min_score: float, min_face_px: float) -> Detector:
-    missing = [name for name in ("blazeface-full", "blazeface-short") if name not in paths]
-    if missing:
-        raise WeightsError(
-            f"The mediapipe detector needs {', '.join(missing)}; run `vidswap weights fetch`."
-        )
+def _make_mediapipe(locate: Locate, min_score: float, min_face_px: float) -> Detector:
     return MediaPipeDetector(
-        paths["blazeface-full"],
-        paths["blazeface-short"],
-        min_score=min_score,
-        min_face_px=min_face_px,
+        locate("blazeface-full"), locate("blazeface-short"), min_score=min_score, min_face_px=min_face_px
     )
 
 
-def _make_insightface(paths: Mapping[str, Path], min_score: float, min_face_px: float) -> Detector:
-    return InsightFaceDetector(paths.get("insightface"), min_score=min_score)
+def _make_insightface(_locate: Locate, min_score: float, _min_face_px: float) -> Detector:
+    return InsightFaceDetector(min_score=min_score)
 
 
-def _make_face_alignment(
-    paths: Mapping[str, Path], min_score: float, min_face_px: float
-) -> Detector:
-    return FaceAlignmentDetector(paths.get("face-alignment"), min_score=min_score)
+def _make_face_alignment(_locate: Locate, min_score: float, _min_face_px: float) -> Detector:
+    return FaceAlignmentDetector(min_score=min_score)
 
 
-DETECTORS: dict[str, Callable[[Mapping[str, Path], float, float], Detector]] = {
+DETECTORS: dict[str, Callable[[Locate, float, float], Detector]] = {
     "mediapipe": _make_mediapipe,
     "insightface": _make_insightface,
     "face-alignment": _make_face_alignment,
 }
-"""Name -> factory ``(paths, min_score, min_face_px) -> Detector``; ``paths`` maps names of
-weights to files (``blazeface-full``, ``blazeface-short``) or folders (``insightface``,
-``face-alignment``; absent means the place where that package itself keeps them)."""
+"""Name -> factory ``(locate, min_score, min_face_px) -> Detector``; ``locate`` gives the file of weights by
+their name in the catalogue, and fetches them where they are not here."""
 
 
 def make_detector(
     name: str,
-    paths: Mapping[str, Path],
+    locate: Locate,
     *,
     min_score: float = 0.5,
     min_face_px: float = 24.0,
@@ -214,4 +206,4 @@ def make_detector(
     if name not in DETECTORS:
         hint = did_you_mean(name, DETECTORS, f"choose {', '.join(DETECTORS)}")
         raise UsageError(f"unknown face detector {name!r}: {hint}")
-    return DETECTORS[name](paths, min_score, min_face_px)
+    return DETECTORS[name](locate, min_score, min_face_px)
