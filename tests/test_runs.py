@@ -316,6 +316,19 @@ def test_folders_of_images_come_out_whole_and_a_stopped_one_goes_on(
     with pytest.raises(UsageError, match="not empty; use --force"):
         made.swap_video(from_clip, SOURCE, whole)
 
+    # To a clip: in chunks, with the tag that stays when the file is moved away from its sidecar.
+    film = tmp_path / "film.mkv"
+    with pytest.raises(Interrupted, match=f"stopped with {CHUNK} of {FRAMES} frames done"):
+        made.swap_video(from_clip, SOURCE, film, progress=stopping_at(CHUNK + 1))
+    assert made.swap_video(from_clip, SOURCE, film).frames == FRAMES
+    tags = {key.lower(): value for key, value in probe(film).metadata.items()}
+    assert tags["digital_source_type"].endswith("compositeWithTrainedAlgorithmicMedia")
+    link = tmp_path / "link"
+    (tmp_path / "elsewhere").mkdir()
+    link.symlink_to(tmp_path / "elsewhere")
+    made.swap_video(from_clip, SOURCE, link, end_seconds=0.1)
+    assert link.is_symlink() and len(list((tmp_path / "elsewhere").iterdir())) > 0
+
 
 def test_one_picture_to_a_folder(session: Session, clip: Path, tmp_path: Path) -> None:
     with open_frames(clip) as frames:
