@@ -21,6 +21,7 @@ LEAVES = {
     "sources",
     "reports",
     "streaming",
+    "times",
     "landmarks",
     "locking",
     "machine",

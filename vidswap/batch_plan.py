@@ -22,6 +22,7 @@ from vidswap.jobs import Job
 from vidswap.setting_types import convert, known
 from vidswap.settings import PRESETS, build, flatten
 from vidswap.sources import check_reference, parse_source, parse_sources
+from vidswap.times import parse_time
 from vidswap.video import output_kind
 
 CLIP_SUFFIXES = frozenset(
@@ -32,7 +33,6 @@ DEFAULT_PATTERN = "{stem}.{ext}"
 
 _FIELDS = ("stem", "ext", "name", "source", "number")
 _WRITABLE = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".gif")
-_TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,10 @@ def _seconds(value: Any, word: str, where: str) -> float | None:
     """Seconds, or ``[HH:]MM:SS[.mmm]``. (YAML itself reads 1:30 as 90.)"""
     if value is None or value == "":
         return None
-    match = _TIME.fullmatch(str(value).strip())
-    if match is None or isinstance(value, bool):
-        raise UsageError(f"{where}: {word} {value!r}: expected seconds (12.5) or HH:MM:SS.mmm")
-    return int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
+    try:
+        return parse_time(str(value))
+    except ValueError as error:
+        raise UsageError(f"{where}: {word} {value!r} is not a time: {error}") from error
 
 
 def _config(shared: RunConfig, words: Mapping[str, Any], where: str) -> RunConfig:

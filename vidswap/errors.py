@@ -7,8 +7,12 @@ is wrong, with the value, and what to do. The command line prints it and exits w
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+"""Numbers of system errors that say that a disk takes no more."""
 
 
 class VidswapError(Exception):

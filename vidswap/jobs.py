@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from vidswap.config import RunConfig
-from vidswap.errors import OutputError, VidswapError
+from vidswap.errors import DISK_ERRORS, OutputError, VidswapError
 from vidswap.pipeline import Swapper
 from vidswap.reports import Progress
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def failure(index: int, error: BaseException, seconds: float = 0.0) -> JobResult
     code, message = 1, f"unexpected {type(error).__name__}: {error}"
     if isinstance(error, VidswapError):
         code, message = error.exit_code, str(error)
-    elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    elif isinstance(error, OSError) and error.errno in DISK_ERRORS:
         code = OutputError.exit_code
         message = f"cannot write ({error.strerror}): free some space on that disk"
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -7,7 +7,6 @@ write its file and add its line to :data:`COMMANDS`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import signal
@@ -22,7 +21,7 @@ import click
 
 from vidswap import __version__
 from vidswap.cli.logs import LOG, State, one_line
-from vidswap.errors import Interrupted, VidswapError, did_you_mean
+from vidswap.errors import DISK_ERRORS, Interrupted, VidswapError, did_you_mean
 from vidswap.memory import keep_large_blocks, share_heaps
 
 COMMANDS = {
@@ -49,8 +48,6 @@ EXIT_USAGE = 2
 EXIT_OUTPUT = 4
 EXIT_INTERRUPTED = 130
 EXIT_PIPE_CLOSED = 141  # what a shell shows for a program that SIGPIPE ended
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class _PipeClosed(Exception):
@@ -187,7 +184,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
             f"out of {where}: close other programs, or use less with --preset fast"
             + (" or --device cpu" if where == "GPU memory" else "")
         )
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         name = f" {error.filename}" if error.filename else ""
         return EXIT_OUTPUT, f"cannot write{name} ({error.strerror}): free some space on that disk"
     notes = "; ".join(getattr(error, "__notes__", ()))

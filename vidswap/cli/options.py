@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,12 +12,11 @@ import click
 from vidswap.cli.logs import State
 from vidswap.config import RunConfig
 from vidswap.settings import PRESETS, Override, load_config
+from vidswap.times import parse_time
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-
-_TIME = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 
 
 class TimeType(click.ParamType):
@@ -29,15 +27,10 @@ class TimeType(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         if isinstance(value, (int, float)):
             return float(value)
-        match = _TIME.fullmatch(str(value).strip())
-        if match is None or (match[2] is not None and float(match[3]) >= 60):
-            self.fail(f"{value!r} is not a time: give seconds (12.5) or HH:MM:SS.mmm", param, ctx)
-        if match[1] is not None and int(match[2]) >= 60:
-            self.fail(f"{value!r} is not a time: minutes go up to 59", param, ctx)
-        seconds = int(match[1] or 0) * 3600 + int(match[2] or 0) * 60 + float(match[3])
-        if not math.isfinite(seconds):
-            self.fail(f"{value!r} is not a time", param, ctx)
-        return seconds
+        try:
+            return parse_time(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} is not a time: {error}", param, ctx)
 
 
 class SizeType(click.ParamType):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av.error
 
+from vidswap import errors
 from vidswap.cache import fsync_folder
 from vidswap.errors import OutputError, UsageError, VidswapError
 from vidswap.video.container import reason
@@ -24,7 +25,7 @@ VIDEO_FORMATS = {
 MP4_FAMILY = frozenset({"mp4", "mov"})
 _LONGEST_NAME = 250
 """Bytes; with the ``.c2pa`` of a mark that lies beside it, it must stay a name that disks take."""
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+DISK_ERRORS = errors.DISK_ERRORS | {errno.EIO}
 
 
 def output_kind(path: str | os.PathLike[str]) -> str:
