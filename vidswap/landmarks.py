@@ -49,11 +49,7 @@ REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "mouth": (MOUTH,),
     "inner_mouth": (INNER_MOUTH,),
 }
-"""Region -> closed outlines. ``skin`` has the outline of the face; its holes are in HOLES."""
-HOLES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "skin": (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, MOUTH),
-}
-"""Region -> outlines to leave out."""
+"""Region -> closed outlines. ``skin`` has the outline of the face."""
 
 EYE_CORNERS = ((33, 133), (362, 263))
 """Left and right corner of the left and of the right eye."""
