@@ -144,7 +144,7 @@ def test_pictures_that_name_nobody_are_refused(swapper: Swapper, folder: Path, t
     for name, error, message in (
         ("nobody.png", NoFaceError, "no face found in the reference"),
         ("both.png", NoFaceError, "2 faces in the reference; choose one, left to right"),
-        ("both.png#2", NoFaceError, "there is no face number 2"),
+        ("both.png#2", NoFaceError, "there is no face #2; it has 2, #0 to #1"),
         ("none.png", InputError, "no such reference"),
     ):
         with pytest.raises(error, match=message):

@@ -233,7 +233,10 @@ def networks(weights_home):
     pytest.importorskip("vidswap.sample", reason="make_sample is not written yet")
 
 
-QUICK = ("--set", "mix.source_steps=2", "--set", "inversion.first_steps=2", "--device", "cpu")
+QUICK = (
+    "--set", "mix.source_steps=2", "--set", "inversion.first_steps=2", "--set", "mix.refine_steps=2",
+    "--set", "mix.refine_full_steps=1", "--device", "cpu",
+)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -250,6 +253,8 @@ def test_sample_faces_preview_and_swap_of_a_real_clip(call, networks, tmp_path):
     code, out, err = call("preview", clip, *source, "--at", "0.1", "-o", sheet, *QUICK)
     assert code == 0, err
     assert sheet.read_bytes()[:4] == b"\x89PNG"
+    code, out, err = call("verify", sheet)
+    assert code == 0, out
     code, out, err = call("swap", clip, *source, "-o", output, *QUICK)
     assert code == 0, err
     frames, swapped = int(out.split(" frames")[0].split()[-1]), int(out.split(", ")[1].split()[0])

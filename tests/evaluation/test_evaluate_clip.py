@@ -191,7 +191,7 @@ def test_a_cut_to_another_person_hides_nothing(
     place: Path, session: Session, faces: list[np.ndarray], tmp_path: Path
 ) -> None:
     """The jump at the cut, in target and output alike, brought a trembling clip's jitter near to 1."""
-    save(tmp_path / "target", sway(faces[0])[:9] + sway(faces[2])[:9])
+    save(tmp_path / "target", sway(faces[0])[:6] + sway(faces[2])[:6])
     shaken = read(tmp_path / "target")
     for index, picture in enumerate(shaken):
         shaken[index] = picture.copy()
@@ -204,10 +204,6 @@ def test_a_cut_to_another_person_hides_nothing(
     assert found.clip_summary["jitter_ratio"] > 1.5
     jitter = [row["jitter_original"] for row in found.rows]
     assert np.isnan(jitter).sum() == 4 and np.nanmax(jitter) < 0.05  # at both ends of both shots
-    itself = evaluate(
-        tmp_path / "target", tmp_path / "target", source, options=options, session=session
-    )
-    assert itself.clip_summary["tg_id"] == pytest.approx(1.0)
 
 
 def test_what_changes_outside_the_face_shows_outside_only(place: Path, session: Session) -> None:
