@@ -144,8 +144,8 @@ class CompositeConfig:
     before a background. 0 leaves it as the landmarks draw it."""
     blend: Literal["alpha", "multiband", "gradient"] = "alpha"
     """How the new face meets the frame: under its soft edge as it is (alpha); each octave of detail over its
-    own width (multiband); with the light of the frame around it carried inwards (gradient: that of a pale wall
-    behind a jaw, too)."""
+    own width (multiband); with the light of the frame around it carried inwards (gradient), that of a pale
+    wall behind a jaw as well."""
     color: Literal["none", "lab", "blocks"] = "blocks"
     """Colour agreement with the target inside the mask."""
     sharpness: bool = True
