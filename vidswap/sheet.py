@@ -27,7 +27,7 @@ from vidswap.runs import kept_chunks
 from vidswap.session import Session
 from vidswap.sources import check_reference
 from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
-from vidswap.video import check_output, grab_frame, output_kind, probe, read_region
+from vidswap.video import VideoInfo, check_output, grab_frame, output_kind, probe, read_region
 from vidswap.witnesses import CROP_SIZE, SeeOccluders
 from vidswap.works import FaceWork, Work
 
@@ -62,7 +62,8 @@ def preview(
     if output_kind(output) != "image":
         raise UsageError(f"the sheet is one picture: name {output} .png or .jpg")
     check_reference(reference)
-    length = probe(target).duration_seconds
+    info = probe(target)
+    length = info.duration_seconds
     for seconds in at_seconds:
         if length is not None and seconds > length:
             raise InputError(f"{target} is {length:.2f} s long: there is no frame at {seconds:g} s")
@@ -70,7 +71,7 @@ def preview(
     who = None if reference is None else prepare_reference(swapper.session, os.fspath(reference))
     telling = Telling(progress, log, len(at_seconds))
     selection = Selection(swapper.config.faces.select, swapper.source(source, telling.doing), reference=who)
-    works = _Works(swapper.session, target, selection, telling.doing)
+    works = _Works(swapper.session, info, selection, telling.doing)
     rows: list[list[np.ndarray]] = []
     labels: list[str] = []
     times: list[float] = []
@@ -106,10 +107,10 @@ class _Works:
     made with these settings; else each inverted on its own, as the first of a clip."""
 
     def __init__(
-        self, session: Session, target: Path, selection: Selection, doing: Log
+        self, session: Session, info: VideoInfo, selection: Selection, doing: Log
     ) -> None:
         self.session, self.selection, self.doing = session, selection, doing
-        self._kept = kept_chunks(session, probe(target), selection)
+        self._kept = kept_chunks(session, info, selection)
         self._draw_kept = Regenerate(session, doing)  # one for all: it refines the source once a track
 
     def __call__(self, frame: Frame) -> tuple[Work, Regenerate]:

@@ -136,7 +136,8 @@ class Selection:
             return [(face, self.source) for face in faces]
         if self.wanted == "largest":
             return [(self._largest(faces), self.source)]
-        return [(face, self.source) for face in faces if face.track_id in self.numbers]
+        numbers = self.numbers
+        return [(face, self.source) for face in faces if face.track_id in numbers]
 
     def _largest(self, faces: Sequence[Face]) -> Face:
         """The largest face; the one chosen before is kept while it is of comparable size."""
