@@ -77,16 +77,22 @@ class State:
 
 
 def state_of(folder: Path) -> State:
+    """Of a run that was published nothing: its chunks are no longer needed and being removed."""
     chunks = {}
     try:
         lines = (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
     except OSError:
         lines = []
-    for line in lines:
-        entry = json.loads(line)
+    entries = [json.loads(line) for line in lines]
+    if any(entry.get("type") == "published" for entry in entries):
+        return State({}, 0)
+    for entry in entries:
         if entry.get("type") == "chunk":
             name = f"chunk-{entry['index']:06d}{entry['suffix']}"
-            chunks[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            try:
+                chunks[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            except FileNotFoundError:
+                chunks[name] = "gone"
             if chunks[name] != entry["sha256"]:
                 chunks[name] += " (not as the journal has it)"
     parts = [path for path in folder.glob("*chunk-*part*")] if folder.is_dir() else []

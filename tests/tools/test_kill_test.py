@@ -67,6 +67,16 @@ def test_lost_changed_and_redone_chunks_are_seen(tmp_path: Path) -> None:
     assert failures == ["finished chunks changed: ['chunk-000001.mp4']"]
 
 
+def test_chunks_that_a_published_run_removes_are_not_lost(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    folder = _work(output, 3)
+    (folder / "chunk-000000.mp4").unlink()
+    assert state_of(folder).chunks["chunk-000000.mp4"] == "gone (not as the journal has it)"
+    with Journal.open(folder, RunKey("1-a")) as journal:
+        journal.note_published()
+    assert state_of(folder) == State({}, 0)
+
+
 def test_an_output_with_other_frames_is_seen(tmp_path: Path) -> None:
     from PIL import Image
 
