@@ -58,6 +58,8 @@ def plan_batch(
     pattern: str = DEFAULT_PATTERN,
     face: Sequence[str] = (),
     reference: str | None = None,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
     force: bool = False,
     restart: bool = False,
 ) -> list[Job]:
@@ -71,6 +73,8 @@ def plan_batch(
         ``{number}`` from 1.
     :param face: values of ``--face``. :param reference: picture of the person to be swapped; of all
         clips whose list gives neither.
+    :param start_seconds: where to begin. :param end_seconds: where to stop; of all clips whose list does not
+        say.
     :param force: replace results that were made by something else.
     :param restart: begin clips again that were stopped half-way.
     :raises UsageError: a list or pattern that makes no sense, a path with ``..`` in a list, two
@@ -91,7 +95,7 @@ def plan_batch(
         raise InputError(f"no clip found in {shown}: name a folder with videos, a glob or a list")
     shared = Job(
         0, "", Path(), folder, tuple(os.fspath(t) for t in texts), config or RunConfig(),
-        face=tuple(face), reference=reference, force=force, restart=restart,
+        start_seconds, end_seconds, tuple(face), reference, force, restart,
     )  # fmt: skip
     jobs = [_job(clip, number, shared, pattern) for number, clip in enumerate(clips)]
     _check_outputs(jobs)
@@ -186,7 +190,8 @@ def _job(clip: _Clip, number: int, shared: Job, pattern: str) -> Job:
     face, reference = _chosen(clip, shared, where)
     if not source and not any("=" in text for text in face):
         raise UsageError(f"{where}: no source: name a photo with -s, or -s synthetic:SEED")
-    start, end = (_seconds(words.get(word), word, where) for word in ("start", "end"))
+    start = _seconds(words.get("start"), "start", where, shared.start_seconds)
+    end = _seconds(words.get("end"), "end", where, shared.end_seconds)
     if start is not None and end is not None and end <= start:
         raise UsageError(f"{where}: end {end:g} is not after start {start:g}: give a later end")
     if "output" in words:
@@ -240,10 +245,13 @@ def _face(text: str, clip: _Clip, where: str) -> str:
     return f"{number}={found}"
 
 
-def _seconds(value: Any, word: str, where: str) -> float | None:
-    """Seconds, or ``[HH:]MM:SS[.mmm]``. (YAML itself reads 1:30 as 90.)"""
+def _seconds(value: Any, word: str, where: str, shared: float | None) -> float | None:
+    """Seconds, or ``[HH:]MM:SS[.mmm]``. (YAML itself reads 1:30 as 90.)
+
+    :param shared: what holds where a list is silent.
+    """
     if value is None or value == "":
-        return None
+        return shared
     try:
         return parse_time(str(value))
     except ValueError as error:

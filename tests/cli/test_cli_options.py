@@ -49,14 +49,16 @@ def test_sizes():
 
 def test_options_are_settings_with_their_own_names(monkeypatch):
     monkeypatch.delenv("VIDSWAP_SET_MIX__STRENGTH", raising=False)
-    options = {"mix.strength": ("--strength", "0.4"), "video.crf": ("--crf", None)}
-    config, origins = make_config(("fast", "cpu"), None, ("smooth.lag=6",), options)
+    options = {"strength": ("mix.strength", "--strength"), "crf": ("video.crf", "--crf")}
+    named = {"strength": "0.4", "crf": None, "device": "cpu"}
+    config, origins = make_config(("fast",), None, ("smooth.lag=6",), named, options)
     assert (config.mix.strength, config.smooth.lag, config.device) == (0.4, 6, "cpu")
     assert origins["mix.strength"] == "--strength" and origins["video.crf"] == "default"
+    assert origins["device"] == "--device"
     with pytest.raises(UsageError, match=r"from 0 to 1, got '1\.4' \(--strength\)"):
-        make_config(options={"mix.strength": ("--strength", "1.4")})
+        make_config(named={"strength": "1.4"}, options=options)
     with pytest.raises(UsageError, match="given twice, by --strength"):
-        make_config((), None, ("mix.strength=0.5",), options)
+        make_config((), None, ("mix.strength=0.5",), named, options)
 
 
 # ------------------------------------------------------------------ progress

@@ -11,27 +11,27 @@ import click
 
 from vidswap.cli.logs import State, one_line
 from vidswap.cli.options import (
+    ENCODER_SETTINGS,
     MARK_SETTINGS,
+    MIX_SETTINGS,
     PATH,
+    check_range,
     config_options,
+    encoder_options,
     force_option,
     log_options,
     make_config,
     mark_options,
+    mix_options,
+    range_options,
     reference_option,
     source_option,
 )
 from vidswap.cli.progress import clock, rate
+from vidswap.cli.swap import checked_sources
 from vidswap.errors import BatchError, Interrupted
 
-# Options that are settings by another name: argument -> (setting, option).
-_SETTINGS = {
-    "strength": ("mix.strength", "--strength"),
-    "codec": ("video.codec", "--codec"),
-    "crf": ("video.crf", "--crf"),
-    "device": ("device", "--device"),
-    **MARK_SETTINGS,
-}
+_SETTINGS = {**MIX_SETTINGS, **ENCODER_SETTINGS, **MARK_SETTINGS}
 _NAME_WIDTH = 36
 _ERROR_WIDTH = 76
 _MOST_BARS = 16
@@ -65,15 +65,15 @@ _MOST_BARS = 16
     "--cpus", type=int, metavar="N", help="Cores of a Ray node for each clip.  [default: all of the smallest]"
 )
 @click.option("--gpus", type=float, metavar="N", help="GPUs for each clip on a Ray node.  [default: 1]")
+@range_options
 @click.option(
     "--face", "faces", multiple=True, metavar="WHICH",
     help="largest, all, a number, or NUMBER=SOURCE; for every clip.",
 )  # fmt: skip
 @reference_option
-@click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
+@mix_options
 @config_options
-@click.option("--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265.")
-@click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger.")
+@encoder_options
 @mark_options
 @force_option
 @click.option("--restart", is_flag=True, help="Begin clips again that were stopped half-way.")
@@ -91,6 +91,8 @@ def batch_command(
     address: str | None,
     cpus: int | None,
     gpus: float | None,
+    start: float | None,
+    end: float | None,
     faces: tuple[str, ...],
     reference: str | None,
     preset: tuple[str, ...],
@@ -110,13 +112,16 @@ def batch_command(
     vidswap batch clips/ -s person.jpg -o swapped/ --engine ray --address head:6379
 
     A list is a .txt with a clip a line, or a .csv or .yaml with words for each clip: target,
-    source, output, start, end, face, reference, preset, settings. Results that are up to date are skipped;
-    those made from something else are left alone unless --force. A clip that fails does not stop
-    the others, report.json in FOLDER tells how each one ended. Exits 6 when some failed.
+    source, output, start, end, face, reference, preset, settings; what it says wins. Results that
+    are up to date are skipped; those made from something else are left alone unless --force. A clip
+    that fails does not stop the others, report.json in FOLDER tells how each one ended. Exits 6 when
+    some failed.
     """
     state = ctx.ensure_object(State)
-    options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
-    config, _ = make_config(preset, config_file, settings, options)
+    check_range(start, end)
+    config, _ = make_config(preset, config_file, settings, named, _SETTINGS)
+    if config.mix.strength == 0:
+        sources = checked_sources(sources, faces, strength=0)
 
     from vidswap.batch import REPORT_NAME, plan_batch, run_batch
     from vidswap.engines import make_engine
@@ -125,7 +130,7 @@ def batch_command(
     runner = make_engine(engine, jobs=jobs, log=state.log, address=address, cpus=cpus, gpus=gpus)
     planned = plan_batch(
         targets, output, source=sources, config=config, pattern=pattern, face=faces,
-        reference=reference, force=force, restart=restart,
+        reference=reference, start_seconds=start, end_seconds=end, force=force, restart=restart,
     )  # fmt: skip
     for mark in {job.config.mark for job in planned}:
         check_mark(mark)  # once for all, not a failure a clip

@@ -43,8 +43,7 @@ def show_command(
 
     What it prints is a file for --config.
     """
-    options = {"device": ("--device", named["device"])}
-    config, origins = make_config(preset, config_file, settings, options)
+    config, origins = make_config(preset, config_file, settings, named)
     if as_json:
         click.echo(json.dumps({"settings": as_dict(config), "origins": origins}, indent=2))
         return

@@ -27,8 +27,7 @@ def doctor_command(
 
     Exit code: 0 when a swap can run, that of the first problem (5 for weights) otherwise.
     """
-    options = {"device": ("--device", named["device"])}
-    config, _ = make_config(preset, config_file, settings, options)
+    config, _ = make_config(preset, config_file, settings, named)
 
     from vidswap import doctor
 

@@ -10,15 +10,15 @@ import click
 from vidswap.cli.logs import State, one_line
 from vidswap.cli.options import (
     PATH,
-    TIME,
+    check_range,
     config_options,
     force_option,
     log_options,
     make_config,
+    range_options,
     reference_option,
 )
 from vidswap.cli.progress import ProgressView, clock
-from vidswap.errors import UsageError
 from vidswap.sources import check_reference
 
 
@@ -32,8 +32,7 @@ from vidswap.sources import check_reference
     "--what", metavar="LIST", default="masks,latents,landmarks,quads", show_default=True,
     help="Some of masks,latents,crops,landmarks,quads,embeddings.",
 )  # fmt: skip
-@click.option("--start", type=TIME, metavar="TIME", help="First moment that is looked at.")
-@click.option("--end", type=TIME, metavar="TIME", help="Moment to stop at.")
+@range_options
 @click.option(
     "--face", metavar="WHICH",
     help="all (the default), largest, or numbers that `vidswap faces` shows: 0,2.",
@@ -84,9 +83,8 @@ def export_command(
     off. manifest.json in FOLDER says what is there and with which settings and weights it was made.
     """
     state = ctx.ensure_object(State)
-    if start is not None and end is not None and end <= start:
-        raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
-    config, _ = make_config(preset, config_file, settings, {"device": ("--device", named["device"])})
+    check_range(start, end)
+    config, _ = make_config(preset, config_file, settings, named)
 
     check_reference(reference, () if face is None else (face,))
 

@@ -49,8 +49,7 @@ def faces_command(
     vidswap faces clip.mp4 --json
     """
     state = ctx.ensure_object(State)
-    options = {"device": ("--device", named["device"])}
-    config, _ = make_config(preset, config_file, settings, options)
+    config, _ = make_config(preset, config_file, settings, named)
 
     from vidswap.pipeline import list_faces
 

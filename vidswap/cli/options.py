@@ -11,6 +11,7 @@ import click
 
 from vidswap.cli.logs import State
 from vidswap.config import RunConfig
+from vidswap.errors import UsageError
 from vidswap.settings import PRESETS, Override, load_config
 from vidswap.times import parse_time
 
@@ -46,6 +47,8 @@ class SizeType(click.ParamType):
             self.fail(f"{value!r} is not a size: give width x height, for example 640x360")
         return int(match[1]), int(match[2])
 
+
+_DEVICE = {"device": ("device", "--device")}
 
 TIME = TimeType()
 SIZE = SizeType()
@@ -128,6 +131,70 @@ def edit_option(command: F) -> F:
     )(command)  # fmt: skip
 
 
+MIX_SETTINGS = {
+    "strength": ("mix.strength", "--strength"),
+    "mixer": ("mix.mixer", "--mixer"),
+    "edit": ("mix.edit", "--edit"),
+    "regions": ("composite.regions", "--regions"),
+}
+"""Of :func:`mix_options`: argument -> (setting, option)."""
+
+
+def mix_options(command: F) -> F:
+    """``--strength --mixer --edit --regions``."""
+    for option in reversed(
+        [
+            click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully."),
+            click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers."),
+            edit_option,
+            click.option(
+                "--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+ENCODER_SETTINGS = {
+    "codec": ("video.codec", "--codec"),
+    "crf": ("video.crf", "--crf"),
+    "encoder_preset": ("video.encoder_preset", "--encoder-preset"),
+    "pix_fmt": ("video.pix_fmt", "--pix-fmt"),
+}
+"""Of :func:`encoder_options`: argument -> (setting, option)."""
+
+
+def encoder_options(command: F) -> F:
+    """``--codec --crf --encoder-preset --pix-fmt``."""
+    for option in reversed(
+        [
+            click.option(
+                "--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265."
+            ),
+            click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger."),
+            click.option("--encoder-preset", metavar="NAME", help="Speed of the encoder: veryfast to slow."),
+            click.option(
+                "--pix-fmt", metavar="NAME", help="Pixel format of the output; target's if not set."
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def range_options(command: F) -> F:
+    """``--start --end``, in seconds; see :func:`check_range`."""
+    command = click.option("--end", type=TIME, metavar="TIME", help="Moment to stop at.")(command)
+    return click.option("--start", type=TIME, metavar="TIME", help="Moment to begin at.")(command)
+
+
+def check_range(start: float | None, end: float | None) -> None:
+    """:raises UsageError: there is nothing between them."""
+    if start is not None and end is not None and end <= start:
+        raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
+
+
 MARK_SETTINGS = {
     "visible_label": ("mark.visible_label", "--visible-label"),
     "sign_cert": ("mark.sign_cert", "--sign-cert"),
@@ -164,16 +231,19 @@ def make_config(
     preset: tuple[str, ...] = (),
     config_file: Path | None = None,
     settings: tuple[str, ...] = (),
-    options: Mapping[str, tuple[str, Any]] | None = None,
+    named: Mapping[str, Any] | None = None,
+    options: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[RunConfig, dict[str, str]]:
     """Settings of a command line.
 
-    :param options: ``{"mix.strength": ("--strength", 0.5)}``; None values were not given.
+    :param named: values of the options by argument; None was not given.
+    :param options: those that are settings by another name, ``{"strength": ("mix.strength", "--strength")}``;
+        ``--device`` always is one.
     :raises UsageError: as :func:`vidswap.settings.load_config`.
     """
     given = [
-        Override(key, value, origin)
-        for key, (origin, value) in (options or {}).items()
-        if value is not None
+        Override(key, value, option)
+        for name, (key, option) in {**(options or {}), **_DEVICE}.items()
+        if (value := (named or {}).get(name)) is not None
     ]
     return load_config(preset=preset or None, file=config_file, overrides=[*given, *settings])

@@ -9,13 +9,14 @@ import click
 
 from vidswap.cli.logs import State, one_line
 from vidswap.cli.options import (
+    MIX_SETTINGS,
     PATH,
     TIME,
     config_options,
-    edit_option,
     force_option,
     log_options,
     make_config,
+    mix_options,
     reference_option,
     source_option,
 )
@@ -23,14 +24,7 @@ from vidswap.cli.progress import ProgressView
 from vidswap.cli.swap import checked_sources
 from vidswap.sources import check_reference
 
-_SETTINGS = {
-    "strength": ("mix.strength", "--strength"),
-    "mixer": ("mix.mixer", "--mixer"),
-    "edit": ("mix.edit", "--edit"),
-    "regions": ("composite.regions", "--regions"),
-    "face": ("faces.select", "--face"),
-    "device": ("device", "--device"),
-}
+_SETTINGS = {**MIX_SETTINGS, "face": ("faces.select", "--face")}
 
 
 @click.command("preview", short_help="Show single frames before the long run.")
@@ -43,10 +37,7 @@ _SETTINGS = {
 @click.option("-o", "--output", required=True, type=PATH, metavar="SHEET", help="PNG or JPEG to write.")
 @click.option("--face", metavar="WHICH", help="largest, all, or a number.")
 @reference_option
-@click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
-@click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
-@edit_option
-@click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
+@mix_options
 @config_options
 @force_option
 @log_options
@@ -70,8 +61,7 @@ def preview_command(
     vidswap preview clip.mp4 -s person.jpg --at 1.5 --at 0:12 -o sheet.png
     """
     state = ctx.ensure_object(State)
-    options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
-    config, _ = make_config(preset, config_file, settings, options)
+    config, _ = make_config(preset, config_file, settings, named, _SETTINGS)
     sources = checked_sources(sources, (), strength=config.mix.strength)
     check_reference(reference, () if named["face"] is None else (named["face"],))
 

@@ -42,8 +42,7 @@ def sample_command(
     vidswap sample -o sample.mp4
     vidswap swap sample.mp4 -s synthetic:7 -o swapped.mp4
     """
-    options = {"device": ("--device", named["device"])}
-    config, _ = make_config(preset, config_file, settings, options)
+    config, _ = make_config(preset, config_file, settings, named)
 
     from vidswap.pipeline import make_sample
 

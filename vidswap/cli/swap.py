@@ -9,15 +9,19 @@ import click
 
 from vidswap.cli.logs import State, one_line
 from vidswap.cli.options import (
+    ENCODER_SETTINGS,
     MARK_SETTINGS,
+    MIX_SETTINGS,
     PATH,
-    TIME,
+    check_range,
     config_options,
-    edit_option,
+    encoder_options,
     force_option,
     log_options,
     make_config,
     mark_options,
+    mix_options,
+    range_options,
     reference_option,
     source_option,
 )
@@ -26,19 +30,7 @@ from vidswap.errors import UsageError
 from vidswap.reports import SwapReport
 from vidswap.sources import check_reference, parse_sources
 
-# Options that are settings by another name: argument -> (setting, option).
-_SETTINGS = {
-    "strength": ("mix.strength", "--strength"),
-    "mixer": ("mix.mixer", "--mixer"),
-    "edit": ("mix.edit", "--edit"),
-    "regions": ("composite.regions", "--regions"),
-    "codec": ("video.codec", "--codec"),
-    "crf": ("video.crf", "--crf"),
-    "encoder_preset": ("video.encoder_preset", "--encoder-preset"),
-    "pix_fmt": ("video.pix_fmt", "--pix-fmt"),
-    "device": ("device", "--device"),
-    **MARK_SETTINGS,
-}
+_SETTINGS = {**MIX_SETTINGS, **ENCODER_SETTINGS, **MARK_SETTINGS}
 
 
 @click.command("swap", short_help="Swap a face through a whole clip.")
@@ -48,23 +40,16 @@ _SETTINGS = {
     "-o", "--output", required=True, type=PATH, metavar="OUT",
     help="Where the result goes; its ending chooses the container.",
 )  # fmt: skip
-@click.option("--start", type=TIME, metavar="TIME", help="First moment that is kept.")
-@click.option("--end", type=TIME, metavar="TIME", help="Moment to stop at.")
+@range_options
 @click.option(
     "--face", "faces", multiple=True, metavar="WHICH",
     help="largest, all, or a number that `vidswap faces` shows; NUMBER=SOURCE gives each "
     "person a source of their own.",
 )  # fmt: skip
 @reference_option
-@click.option("--strength", metavar="0..1", help="0 keeps the target, 1 swaps fully.")
-@click.option("--mixer", metavar="NAME", help="auto, gated (trained) or layers.")
-@edit_option
-@click.option("--regions", metavar="LIST", help="face, or some of skin,eyes,brows,nose,mouth.")
+@mix_options
 @config_options
-@click.option("--codec", metavar="NAME", help="Video encoder, for example libx264 or libx265.")
-@click.option("--crf", metavar="N", help="Quality of the encoder; lower is better and larger.")
-@click.option("--encoder-preset", metavar="NAME", help="Speed of the encoder: veryfast to slow.")
-@click.option("--pix-fmt", metavar="NAME", help="Pixel format of the output; target's if not set.")
+@encoder_options
 @mark_options
 @force_option
 @click.option("--restart", is_flag=True, help="Begin again instead of going on with a stopped run.")
@@ -109,10 +94,8 @@ def swap_command(
     killed goes on where it was when the same command is given again.
     """
     state = ctx.ensure_object(State)
-    if start is not None and end is not None and end <= start:
-        raise UsageError(f"--end {end:g} is not after --start {start:g}: give a later end")
-    options = {key: (origin, named[name]) for name, (key, origin) in _SETTINGS.items()}
-    config, _ = make_config(preset, config_file, settings, options)
+    check_range(start, end)
+    config, _ = make_config(preset, config_file, settings, named, _SETTINGS)
     sources = checked_sources(sources, faces, strength=config.mix.strength)
     check_reference(reference, faces)
 
