@@ -159,6 +159,9 @@ def test_lists_give_each_clip_its_own_settings(tmp_path: Path) -> None:
     first, second = plan_batch(tmp_path / "jobs.csv", tmp_path / "out", source=SOURCE)
     assert (first.source, first.config) == ((SOURCE,), RunConfig())
     assert (second.source, second.start_seconds, second.end_seconds) == (("synthetic:9",), 10, 12.5)
+    shared = {"source": SOURCE, "start_seconds": 1.5, "end_seconds": 11.0}
+    first, second = plan_batch(tmp_path / "jobs.csv", tmp_path / "out", **shared)
+    assert [(job.start_seconds, job.end_seconds) for job in (first, second)] == [(1.5, 11.0), (10, 12.5)]
     assert (second.config.video.crf, second.config.threads, second.config.mix.strength) == (30, 2, 0.75)
 
     (tmp_path / "jobs.txt").write_text("# ours\n\nsub/a.mp4\n b.mp4 \n")

@@ -45,6 +45,8 @@ def test_a_refined_code_is_found_again_and_only_for_the_same_question(codes, mon
     assert len(asked) == 2
     regenerate.refined_code(session_with(calm=1.0), source, embedding, target)
     assert len(asked) == 3
+    alone = regenerate.refined_code(session_with(likeness=0.0), source, embedding, target)
+    assert len(asked) == 4 and not torch.equal(alone, made)
 
 
 def test_nothing_is_refined_or_kept_when_it_is_off(codes, own_home: Path) -> None:

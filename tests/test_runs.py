@@ -296,6 +296,7 @@ def test_folders_of_images_come_out_whole_and_a_stopped_one_goes_on(
     from_clip = tmp_path / "from clip"
     report = made.swap_video(clip, SOURCE, from_clip)
     assert (report.frames, report.frames_swapped) == (FRAMES, FRAMES)
+    assert any("leaves out other streams of clip.mp4 (1 audio)" in warning for warning in report.warnings)
     names = [f"frame_{index:06d}.png" for index in range(FRAMES)]
     assert sorted(path.name for path in from_clip.iterdir()) == names
     assert [path.name for path in tmp_path.iterdir()] == ["from clip"]
@@ -303,7 +304,7 @@ def test_folders_of_images_come_out_whole_and_a_stopped_one_goes_on(
 
     # From that folder to others: one stopped and gone on with, one not stopped.
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    made.swap_video(from_clip, SOURCE, whole)
+    assert not made.swap_video(from_clip, SOURCE, whole).warnings
     with pytest.raises(Interrupted, match=f"stopped with {CHUNK} of {FRAMES} frames done"):
         made.swap_video(from_clip, SOURCE, stopped, progress=stopping_at(CHUNK + 1))
     assert not stopped.exists() and entries(work_folder(stopped)) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -131,6 +132,9 @@ class Swapper:
                 start_seconds=start_seconds, end_seconds=end_seconds, log=self.log,
             )  # fmt: skip
         run = _Run(session, info, target, output, selection, given, telling, started, self.log)
+        run.warnings += _left_out(info, output)
+        if output_kind(output) == "folder":  # a name without an ending may have been meant as a clip's
+            telling.doing(f"the result is a folder of pictures, {output}")
         if output_kind(output) in ("folder", "video"):
             return run.in_chunks(start_seconds, end_seconds, restart)
         return run.at_once(start_seconds, end_seconds)
@@ -335,6 +339,20 @@ def _try_writing(output: Path, info: VideoInfo, options: VideoConfig) -> None:
     if output_kind(output) == "video":
         with TemporaryDirectory() as folder:
             open_writer(Path(folder) / f"trial{output.suffix}", info, options).discard()
+
+
+def _left_out(info: VideoInfo, output: Path) -> list[str]:
+    """Warnings: which streams of the target an output of pictures alone has no room for."""
+    kind = output_kind(output)
+    others = Counter(stream.type for stream in info.streams if stream.index != info.stream_index)
+    if kind == "video" or not others:
+        return []
+    what = {"folder": "a folder of pictures", "gif": "a GIF"}.get(kind, "a picture")
+    names = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+    return [
+        f"{output} is {what} and leaves out other streams of {info.path.name} ({names}): name an .mp4 or "
+        ".mkv to keep them"
+    ]
 
 
 def _upright(info: VideoInfo) -> tuple[int, int]:

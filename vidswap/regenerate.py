@@ -55,9 +55,10 @@ _HALVE_BELOW = 0.6
 _LATER = ({"yaw": 1.0, "pitch": -0.6}, {"yaw": -1.0, "pitch": 0.6}, {"mouth": 2.0})
 """Steps along directions from where a track begins, for which a source is refined as well: 10 to 16 degrees,
 and a mouth that opens wide. (One that opens while the head turns cost 0.05 of identity on some pairs.)"""
-_REFINED, _REFINED_VERSION = "refined", 14
+_REFINED, _REFINED_VERSION = "refined", 15
 _REFINED_BY = (
     "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",
+    "second-identity",
 )  # fmt: skip
 """Networks that refining looks through, besides generator and mixer."""
 _LIP_EDGE = 12.0
@@ -362,6 +363,7 @@ def _refined_key(session: Session, *tensors: torch.Tensor) -> dict[str, JSON]:
         "networks": network_keys(networks),
         "mixer": [session.mixer.name, mix.layers if session.mixer.name == "layers" else None],
         "steps": [mix.refine_steps, mix.refine_full_steps],
+        "likeness": mix.likeness if session.second_identity is not None else 0.0,
         "calm": mix.calm if session.steering is not None else 0.0,
         "steering": session.steering is not None,
         "fast_size": session.config.inversion.fast_size,
@@ -380,11 +382,22 @@ def _refined(
         refine_source, session.generator, session.identity, session.mixer,
         embedding=embedding, targets=targets, shape=session.meshes.kept_shape,
         irises=partial(_irises, session.meshes), lips=partial(_between_lips, session.meshes),
+        unlike=_unlike(session, code), unlike_weight=mix.likeness,
     )  # fmt: skip
     fast = refine(source=code, steps=2 * mix.refine_steps, size=session.config.inversion.fast_size)
     if mix.refine_full_steps <= 0:
         return fast.code
     return refine(source=fast.code, steps=mix.refine_full_steps, size=session.generator.resolution // 2).code
+
+
+def _unlike(session: Session, code: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """How unlike a source's code ``[1, n_styles, 512]`` images are, as the second identity network has it."""
+    network, generator = session.second_identity, session.generator
+    if network is None:
+        return None
+    with torch.no_grad():
+        wanted = network.embed_aligned(generator.synthesize(code, size=generator.resolution // 2))
+    return lambda images: 1 - (network.embed_aligned(images) * wanted).sum(1)
 
 
 def _irises(meshes: AlignedMesh, images: torch.Tensor) -> torch.Tensor:

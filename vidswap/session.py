@@ -24,6 +24,7 @@ from vidswap.models.encoder import FaceEncoder, load_encoder
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.lips import LipNet
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
+from vidswap.models.second_identity import SecondIdentity, load_second_identity
 
 _MOST_THREADS = 8
 """Of one network: pictures this small leave nothing to do for more."""
@@ -89,6 +90,13 @@ class Session:
     @cached_property
     def identity(self) -> DlibIdentity:
         return DlibIdentity.load(weights.locate("dlib-resnet")).to(self.device)
+
+    @cached_property
+    def second_identity(self) -> SecondIdentity | None:
+        """What sources are refined by besides dlib's network; None when it is not wanted or not there."""
+        if self.config.mix.likeness <= 0 or not weights.available("second-identity"):
+            return None
+        return load_second_identity(weights.locate("second-identity")).to(self.device)
 
     @cached_property
     def meshes(self) -> AlignedMesh:
@@ -198,8 +206,8 @@ class Session:
         """The same session with another generator (a tuned one, in float32); all else is shared."""
         other = Session(self.config)
         shared = (
-            "device", "identity", "meshes", "encoder", "curvature", "mixer", "cache", "occlusion_net",
-            "glasses_net", "directions", "steering", "edits", "lips",
+            "device", "identity", "second_identity", "meshes", "encoder", "curvature", "mixer", "cache",
+            "occlusion_net", "glasses_net", "directions", "steering", "edits", "lips",
         )  # fmt: skip
         other.__dict__.update({name: getattr(self, name) for name in shared})
         other.__dict__["full_generator"] = generator

@@ -48,6 +48,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "mix.source_steps": (0, 100_000),
     "mix.refine_steps": (0, 100_000),
     "mix.refine_full_steps": (0, 100_000),
+    "mix.likeness": (0, 100),
     "smooth.lag": (0, 256),
     "smooth.quad": (0, math.inf),
     "smooth.latent": (0, math.inf),

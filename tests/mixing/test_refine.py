@@ -74,6 +74,22 @@ def test_what_lies_between_the_lips_comes_nearer_to_the_targets(networks, pair) 
     assert torch.equal(shut.code, free.code)
 
 
+def test_a_second_network_has_its_say(pair) -> None:
+    """Here one that wants the upper half of the face dark."""
+    generator, _, mixer, _, _, (target,) = pair
+
+    def unlike(images: torch.Tensor) -> torch.Tensor:
+        return images[:, :, : images.shape[-1] // 2].mean((1, 2, 3)) + 1
+
+    @torch.no_grad()
+    def said(code: torch.Tensor) -> float:
+        return float(unlike(generator.synthesize(mixer(code, target), size=128)))
+
+    free = refine_source(*pair, steps=STEPS)
+    heard = refine_source(*pair, steps=STEPS, unlike=unlike, unlike_weight=5.0)
+    assert said(heard.code) < said(free.code) - 0.01
+
+
 def test_a_face_that_is_near_enough_is_left_alone(pair) -> None:
     source = pair[3]
     found = refine_source(*pair, steps=2, near=2.0)

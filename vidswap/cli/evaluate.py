@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from vidswap.cli.options import TIME
+from vidswap.cli.options import check_range, range_options
 
 _SHOWN = (
     ("identity_source", "identity distance to the source"),
@@ -47,8 +47,7 @@ _SHOWN_CLIP = (
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for report.html, report.json and frames.csv.",
 )
-@click.option("--start", type=TIME, metavar="TIME", help="First moment looked at.")
-@click.option("--end", type=TIME, metavar="TIME", help="Where to stop.")
+@range_options
 @click.option("--face", "track", type=int, help="Number of the face (see 'vidswap faces').")
 @click.option(
     "--distractors",
@@ -85,6 +84,7 @@ def evaluate_command(
     Identity, pose, expression, gaze, steadiness in time and what changed outside the face;
     OUTPUT may come from any tool.
     """
+    check_range(start, end)
     from tqdm import tqdm
 
     from vidswap.evaluation import EvaluationOptions, evaluate, write_report

@@ -21,13 +21,14 @@ _RUNS = {
     "directions": ("vidswap.training.directions", "DirectionsOptions"),
     "occlusion": ("vidswap.training.occlusion", "OcclusionOptions"),
     "glasses": ("vidswap.training.occlusion", "GlassesOptions"),
+    "identity": ("vidswap.training.identity", "IdentityOptions"),
     "analyse": ("vidswap.training.analysis", "AnalysisOptions"),
 }
 
 
 @click.group("train")
 def train_group() -> None:
-    """Train the mixer, encoder, heads, occlusion network and directions on the generator's own samples.
+    """Train the package's own networks and directions on the generator's own samples.
 
     No data set is needed. A run that was interrupted goes on when the same command is given again.
     """
@@ -293,6 +294,11 @@ for _command in (
     ),
     _LazyCommand(
         "glasses", "Train the network that sees the frames of glasses.", _sight("glasses"), _sight_options
+    ),
+    _LazyCommand(
+        "identity",
+        "Distil the second identity network that sources are refined by.",
+        _plain("identity", "run_identity"),
     ),
     _LazyCommand(
         "directions",

@@ -75,6 +75,8 @@ def refine_source(
     shape_weight: float = 4.0,
     irises: Callable[[Tensor], Tensor] | None = None,
     lips: Callable[[Tensor], Tensor] | None = None,
+    unlike: Callable[[Tensor], Tensor] | None = None,
+    unlike_weight: float = 0.0,
 ) -> Refined:
     """Move a source's code closer to the person of the photo, as seen through the mixer.
 
@@ -93,6 +95,8 @@ def refine_source(
         :class:`vidswap.models.aligned_mesh.AlignedMesh`.
     :param lips: images to what lies between the lips in them, ``[1, 1, 128, 128]`` in [0, 1]; there the face
         is to look like the target's.
+    :param unlike: what a second identity network makes of images, ``[1]``: 0 for the source itself, 1 for a
+        stranger. What is gained by one network alone is in part there for no other one.
     :param hold: weight of the distance of the code from where it was.
     :param near: identity distance that is near enough; two photos of one person are 0.35 apart, and what is
         gained below that is beards and wrinkles that only the network sees.
@@ -111,6 +115,8 @@ def refine_source(
         away = (identity.embed_aligned(image) - embedding).norm()
         distances.append(float(away.detach()))
         loss = (away - near).clamp_min(0).square() + keep * functional.l1_loss(_blocks(image), kept.blocks)
+        if unlike is not None:
+            loss = loss + unlike_weight * unlike(image).mean()
         loss = loss + hold * ((code - source) / scale).square().mean()
         beyond = (_glow(_colours(image, _EYE_BAND)) - kept.eyes).clamp_min(0).sum(1)
         loss = loss + _EYES_WEIGHT * beyond.mean()

@@ -24,9 +24,10 @@ from vidswap.models.aligned_mesh import AlignedMesh
 from vidswap.models.encoder import FaceFeatures, load_encoder
 from vidswap.models.identity import DlibIdentity
 from vidswap.models.judge_tfjs import TfjsAges, TfjsIdentity
-from vidswap.models.mixer import GatedMixer, ResidualMixer
+from vidswap.models.mixer import GatedMixer, ResidualMixer, load_mixer
 from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.occlusion_net import GLASSES_WIDTHS, WIDTHS, OcclusionNet, load_occlusion_net
+from vidswap.models.second_identity import SecondIdentity
 from vidswap.reports import Log
 from vidswap.training.analysis import AnalysisOptions, analyse_styles, write_analysis
 from vidswap.training.bank import Bank, build_bank, build_fitted_bank
@@ -36,6 +37,7 @@ from vidswap.training.directions import DirectionsOptions, Looks, train_directio
 from vidswap.training.encoder import EncoderOptions, collect, train_encoder
 from vidswap.training.glasses_scenes import bare_eyed, draw_glasses_scene
 from vidswap.training.heads import HeadsOptions, train_heads
+from vidswap.training.identity import FACES_A_FILE, IdentityOptions, build_taught_faces, train_identity
 from vidswap.training.mixer import MixerOptions, Networks, evaluate_mixer, train_mixer
 from vidswap.training.occlusion import OcclusionOptions, occlusion_sheet, train_occlusion
 from vidswap.training.occlusion_scenes import DrawScene, bare_browed, draw_scene
@@ -399,6 +401,39 @@ def _pictures(
     return build_pictures(
         folder, generator=nets.generator, meshes=nets.meshes, count=count, seed=seed, log=log
     )
+
+
+def run_identity(
+    folder: Path,
+    options: IdentityOptions,
+    *,
+    device: torch.device,
+    log: Log,
+    networks: Networks | None = None,
+) -> Path:
+    """Distil the second identity network; gives the path of its weights.
+
+    :raises UsageError: its teacher is not there.
+    """
+    files = options.faces // FACES_A_FILE
+    if options.faces % FACES_A_FILE or not files:
+        raise UsageError(f"faces: expected a multiple of {FACES_A_FILE}, got {options.faces}")
+    open_folder(folder, "second-identity", options)
+    nets = networks or load_networks(device)
+    if nets.teacher is None:
+        raise UsageError("the teacher mobileface is not there: run 'vidswap weights fetch teacher'")
+    mixer = load_mixer(weights.locate("mixer-gated")).to(device) if weights.available("mixer-gated") else None
+    build = partial(
+        build_taught_faces, folder / "identity-faces", generator=_quick(nets.generator), teacher=nets.teacher,
+        mixer=mixer, seed=options.faces_seed, mixed=options.mixed, log=log,
+    )  # fmt: skip
+    faces, unseen = build(numbers=range(files)), build(numbers=range(files, files + 1))
+    torch.manual_seed(options.seed)
+    output = folder / "second-identity.safetensors"
+    line = CurveLog(folder, output.stem, log)
+    found = train_identity(faces, unseen, SecondIdentity(), output, options, device=device, log=line)
+    log("unseen faces: " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+    return output
 
 
 def run_directions(
