@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 
 from vidswap.errors import UsageError
 from vidswap.models.second_identity import SecondIdentity, load_second_identity
-from vidswap.training import identity as training
 from vidswap.training import runs
 from vidswap.training.identity import (
     FACES_A_FILE,
@@ -93,26 +93,23 @@ def test_it_learns_what_its_teacher_says(tmp_path: Path) -> None:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
     faces, unseen = built(tmp_path, range(2)), built(tmp_path, range(2, 3))
 
-    def run(folder: str, *ends: int) -> dict[str, torch.Tensor]:
-        (tmp_path / folder).mkdir()
-        for steps in ends:
-            torch.manual_seed(7)
-            net = SecondIdentity(SMALL)
-            options = replace(OPTIONS, steps=4)
-            real = training.range if hasattr(training, "range") else range
-            if steps < 4:
-                training.range = lambda start, _end: real(start, steps + 1)  # type: ignore[attr-defined]
-            try:
-                train_identity(
-                    faces, unseen, net, tmp_path / folder / "n.safetensors", options,
-                    device=CPU, log=lambda _line: None,
-                )  # fmt: skip
-            finally:
-                training.__dict__.pop("range", None)
-        return load_second_identity(tmp_path / folder / "n.safetensors").state_dict()
+    def run(name: str, log: Callable[[str], None]) -> None:
+        torch.manual_seed(7)
+        net = SecondIdentity(SMALL)
+        train_identity(faces, unseen, net, tmp_path / f"{name}.safetensors", OPTIONS, device=CPU, log=log)
 
-    whole, resumed = run("whole", 4), run("resumed", 2, 4)
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    def stop(line: str) -> None:
+        if line.startswith("step 3/"):  # the last checkpoint is of step 2
+            raise KeyboardInterrupt
+
+    run("whole", lambda _line: None)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", stop)
+    run("stopped", lambda _line: None)
+    whole, stopped = (
+        load_second_identity(tmp_path / f"{name}.safetensors").state_dict() for name in ("whole", "stopped")
+    )
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
 def test_wrong_counts_and_a_missing_teacher_are_refused(tmp_path: Path) -> None:
