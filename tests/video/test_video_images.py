@@ -20,7 +20,7 @@ from vidswap.video import (
     read_region,
     write_image,
 )
-from vidswap.video.images import list_folder
+from vidswap.video.images import StillTags, list_folder, still_tags_of
 from vidswap.video.preview import display_alpha
 
 
@@ -95,7 +95,7 @@ def test_alpha_and_colour_profile_of_stills_are_kept(make_frame, tmp_path, name)
     """The samples were kept, what they mean was lost: no alpha but that of 8-bit RGBA, no profile."""
     frame = make_frame(name, (32, 20), rotation=90)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    write_image(frame, tmp_path / "a.png", icc_profile=profile)
+    write_image(frame, tmp_path / "a.png", tags=StillTags(profile))
     with Image.open(tmp_path / "a.png") as image:
         assert image.info["icc_profile"] == profile
     back = read_image(tmp_path / "a.png")
@@ -103,6 +103,31 @@ def test_alpha_and_colour_profile_of_stills_are_kept(make_frame, tmp_path, name)
     shown, wanted = display_alpha(back), display_alpha(frame)
     assert shown is not None and wanted is not None and wanted.min() < 0.9
     assert np.abs(shown - wanted).max() < 0.003
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+@pytest.mark.parametrize("layout", ["rgb24", "rgba64le"])
+def test_what_a_camera_wrote_is_kept_but_no_picture_of_the_old_face(make_frame, tmp_path, name, layout):
+    exif, thumbnail = Image.Exif(), io.BytesIO()
+    picture("RGB").save(thumbnail, "JPEG")
+    exif[0x010F], exif[0x0112] = "Maker", 6
+    exif[0x8769] = {0x9003: "2026:11:23 10:00:00", 0x927C: b"note" + thumbnail.getvalue()}
+    exif[0x8825] = {1: "N", 2: (52.0, 31.0, 12.0)}
+    source = tmp_path / "photo.jpg"
+    picture("RGB").save(source, exif=exif.tobytes() + thumbnail.getvalue())
+    write_image(make_frame(layout, (32, 20)), tmp_path / name, tags=still_tags_of(source))
+    with Image.open(tmp_path / name) as image:
+        found = image.getexif()
+        assert (found[0x010F], found[0x0112]) == ("Maker", 1)
+        assert found.get_ifd(0x8769) == {0x9003: "2026:11:23 10:00:00"}
+        assert found.get_ifd(0x8825)[2] == (52.0, 31.0, 12.0)
+    assert thumbnail.getvalue() not in (tmp_path / name).read_bytes()
+
+
+def test_stills_without_tags_have_none(tmp_path):
+    picture("RGB").save(tmp_path / "a.tif")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    assert still_tags_of(tmp_path / "a.tif") == still_tags_of(tmp_path / "b.jpg") == StillTags()
 
 
 def test_pictures_of_a_folder_come_in_natural_order(tmp_path):

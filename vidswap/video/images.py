@@ -10,9 +10,11 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import warnings
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,11 @@ _SUFFIXES = {
 _MOTION_JPEG = (".mjpeg", ".mjpg")
 _PNG_HEADER = 33
 """Bytes of a PNG up to the end of its first chunk."""
+_ORIENTATION = 0x0112
+_EXIF_LINKS = (0x8769, 0x8825)
+"""Tags of EXIF that hold further ones: of the camera, and of the place."""
+_NOT_KEPT = (0x927C, 0xA005)
+"""The maker's note, and what other files belong to this one."""
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"BM", "bmp"),
     (b"II*\x00", "tiff"), (b"MM\x00*", "tiff"),
@@ -229,34 +236,58 @@ def _require_no_gap(path: Path, names: Sequence[str], numbers: Sequence[int]) ->
             )
 
 
-def icc_profile_of(path: Path) -> bytes | None:
-    """The colour profile of a still that its samples are read in; None without one, or where reading it
-    converts them."""
+@dataclass(frozen=True)
+class StillTags:
+    """What a still says of itself beside its samples."""
+
+    icc_profile: bytes | None = None
+    """What the samples mean; None without one, or where reading them converts them."""
+    exif: bytes | None = None
+    """Camera, date, place and so on, upright; without the thumbnail and the maker's note, which may hold a
+    picture of the face as it was."""
+
+
+def still_tags_of(path: Path) -> StillTags:
+    """Of a still; empty of what cannot be read."""
     try:
         with Image.open(path) as image:
-            return None if image.mode == "CMYK" else image.info.get("icc_profile")
-    except (OSError, SyntaxError, ValueError):
-        return None
+            profile = None if image.mode == "CMYK" else image.info.get("icc_profile")
+            if "exif" not in image.info:  # of a TIFF it would be all that the file is made of
+                return StillTags(profile)
+            exif = image.getexif()
+            kept = Image.Exif()
+            kept.update({tag: value for tag, value in exif.items() if tag not in _EXIF_LINKS})
+            if _ORIENTATION in kept:
+                kept[_ORIENTATION] = 1
+            for link in _EXIF_LINKS:
+                within = {tag: value for tag, value in exif.get_ifd(link).items() if tag not in _NOT_KEPT}
+                if within:
+                    kept[link] = within
+            return StillTags(profile, kept.tobytes())
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error, OverflowError):
+        return StillTags()
 
 
 def write_image(
-    frame: Frame, path: str | os.PathLike[str], *, quality: int = 95, icc_profile: bytes | None = None
+    frame: Frame, path: str | os.PathLike[str], *, quality: int = 95, tags: StillTags | None = None
 ) -> None:
     """Write a frame as PNG (by suffix; its own bit depth) or another still format, with its alpha where
     the format has one.
 
     :param quality: of JPEG and WebP; chroma is not subsampled.
-    :param icc_profile: what the samples mean, as :func:`icc_profile_of` gives it.
+    :param tags: as :func:`still_tags_of` gives them.
     :raises OSError: the system refuses.
     """
     from vidswap.video.preview import display_alpha, display_rgb  # later in the order of the room
 
+    tags = tags or StillTags()
     suffix = Path(path).suffix.lower()
     opaque = suffix in (".jpg", ".jpeg", ".jpe", ".bmp")
     alpha = None if opaque else display_alpha(frame)
     if suffix == ".png" and frame.layout.bit_depth > 8:
-        # Grey becomes RGB here, which a profile of greys does not fit.
-        _write_deep_png(display_rgb(frame), alpha, path, icc_profile if frame.layout.is_rgb else None)
+        if not frame.layout.is_rgb:  # grey becomes RGB here, which a profile of greys does not fit
+            tags = replace(tags, icc_profile=None)
+        _write_deep_png(display_rgb(frame), alpha, path, tags)
         return
     if frame.layout.name in ("rgb24", "rgba", "gray", "ya8") and frame.display_size_wh == frame.size_wh:
         pixels = frame.planes[0]
@@ -272,14 +303,16 @@ def write_image(
         options = {"quality": quality, "subsampling": 0}
     elif suffix == ".webp":
         options = {"quality": quality}
-    image.save(path, icc_profile=icc_profile, **options)
+    if tags.exif:
+        options["exif"] = tags.exif
+    image.save(path, icc_profile=tags.icc_profile, **options)
 
 
 def _write_deep_png(
     rgb: NDArray[np.float32],
     alpha: NDArray[np.float32] | None,
     path: str | os.PathLike[str],
-    icc_profile: bytes | None,
+    tags: StillTags,
 ) -> None:
     shown = rgb if alpha is None else np.dstack((rgb, alpha))
     height, width, channels = shown.shape
@@ -293,9 +326,12 @@ def _write_deep_png(
     encoder.time_base = Fraction(1, 25)
     native.pts = 0
     made = b"".join(bytes(packet) for packet in [*encoder.encode(native), *encoder.encode(None)])
-    if icc_profile:
-        profile = _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc_profile))
-        made = made[:_PNG_HEADER] + profile + made[_PNG_HEADER:]
+    chunks = b""
+    if tags.icc_profile:
+        chunks += _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(tags.icc_profile))
+    if tags.exif:
+        chunks += _png_chunk(b"eXIf", tags.exif.removeprefix(b"Exif\0\0"))
+    made = made[:_PNG_HEADER] + chunks + made[_PNG_HEADER:]
     Path(path).write_bytes(made)
 
 

@@ -22,7 +22,7 @@ from vidswap.config import VideoConfig
 from vidswap.errors import OutputError, UsageError
 from vidswap.records import Frame
 from vidswap.video.container import file_url
-from vidswap.video.images import icc_profile_of, write_image
+from vidswap.video.images import StillTags, still_tags_of, write_image
 from vidswap.video.outputs import PartialOutput, output_errors, output_kind
 from vidswap.video.preview import read_rgb8
 from vidswap.video.probe import VideoInfo
@@ -144,7 +144,7 @@ class ImageWriter(PartialOutput):
         if self.frames_written:
             raise UsageError(f"the output {self.path.name} holds one picture; name a folder")
         with output_errors(self.path):
-            write_image(frame, self.part, icc_profile=icc_profile_of(self.source))
+            write_image(frame, self.part, tags=still_tags_of(self.source))
         self.frames_written = 1
 
     def _finish(self) -> None:
@@ -168,15 +168,15 @@ class FolderWriter(PartialOutput):
 
     def write(self, frame: Frame) -> None:
         """Write one frame as an image."""
-        name, profile = f"frame_{frame.index:06d}.png", None
+        name, tags = f"frame_{frame.index:06d}.png", StillTags()
         if self.info.files and 0 <= frame.pts < len(self.info.files):
             file = self.info.files[frame.pts]
             name = (file.stem if self._unique_stems else file.name) + ".png"
-            profile = icc_profile_of(file)
+            tags = still_tags_of(file)
         elif self.info.kind == "image":
-            profile = icc_profile_of(self.info.path)
+            tags = still_tags_of(self.info.path)
         with output_errors(self.path):
-            write_image(frame, self.part / name, icc_profile=profile)
+            write_image(frame, self.part / name, tags=tags)
         self.frames_written += 1
 
     def _publish(self) -> None:
