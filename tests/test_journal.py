@@ -16,7 +16,7 @@ import pytest
 
 from vidswap import journal as module
 from vidswap.errors import OutputError, UsageError
-from vidswap.journal import JOURNAL_NAME, Chunk, Journal, RunKey, plan_chunks
+from vidswap.journal import JOURNAL_NAME, Chunk, Journal, RunKey
 
 KEY = RunKey(
     "100-aa",
@@ -24,7 +24,15 @@ KEY = RunKey(
     options={"source": "7-cc", "video": {"crf": 17, "codec": "libx264"}, "strength": 1.0},
     versions={"vidswap": "1.0"},
 )
-PLAN = plan_chunks(23, 5)
+
+
+def plan_of(frames: int, length: int) -> list[Chunk]:
+    """Chunks of equal length, the last one shorter."""
+    starts = enumerate(range(0, frames, length))
+    return [Chunk(index, first, min(length, frames - first)) for index, first in starts]
+
+
+PLAN = plan_of(23, 5)
 
 
 def content(chunk: Chunk) -> bytes:
@@ -49,26 +57,6 @@ def done(folder: Path, plan=PLAN, key=KEY) -> list[int]:
 
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / JOURNAL_NAME).read_text().splitlines()]
-
-
-# --- plans --------------------------------------------------------------------------------------
-
-
-def test_plans_cover_every_frame_once():
-    assert [(c.first_frame, c.frames) for c in PLAN] == [(0, 5), (5, 5), (10, 5), (15, 5), (20, 3)]
-    assert plan_chunks(0, 5) == [] and plan_chunks([], 5) == []
-    assert plan_chunks(5, 5) == [Chunk(0, 0, 5)]
-    pts = [-500, 0, 40, 41, 9_000_000, 9_000_001, 9_000_001]
-    plan = plan_chunks(pts, 3)
-    assert [(c.first_pts, c.end_pts) for c in plan] == [(-500, 41), (41, 9_000_001),
-                                                        (9_000_001, None)]
-    assert sum(c.frames for c in plan) == len(pts)
-
-
-def test_plans_refuse_nonsense():
-    for frames, length in ((5, 0), (-1, 5), ([0, 2, 1], 5)):
-        with pytest.raises(ValueError):
-            plan_chunks(frames, length)
 
 
 # --- going on -----------------------------------------------------------------------------------
@@ -236,7 +224,7 @@ def test_discard_removes_an_empty_folder_and_publishing_is_remembered(tmp_path):
         make(journal, PLAN[0])
         assert journal.published is None
         journal.note_published(output="out.mp4", content="12-ab")
-        journal.remove_chunks()
+        journal.path_of(PLAN[0]).unlink()
     with Journal.open(folder, KEY) as journal:
         assert journal.published == {"output": "out.mp4", "content": "12-ab"}
         assert journal.finished(PLAN[0]) is None
@@ -348,11 +336,11 @@ def test_clocks_play_no_part(tmp_path, monkeypatch):
 _RUN = """
 import sys, time
 from pathlib import Path
-from vidswap.journal import Journal, RunKey, plan_chunks
+from vidswap.journal import Chunk, Journal, RunKey
 folder, log = Path(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
 with Journal.open(folder, RunKey("100-aa")) as journal:
     print("ready", flush=True)
-    for chunk in plan_chunks(100, 5):
+    for chunk in [Chunk(index, 5 * index, 5) for index in range(20)]:
         if journal.finished(chunk) is None:
             log.write(f"{chunk.index}\\n")
             with open(journal.temporary_of(chunk), "wb", buffering=0) as stream:
@@ -364,7 +352,7 @@ with Journal.open(folder, RunKey("100-aa")) as journal:
 
 
 def test_kill_at_random_moments_loses_at_most_the_chunk_being_made(tmp_path):
-    folder, log, plan = tmp_path / "work", tmp_path / "log", plan_chunks(100, 5)
+    folder, log, plan = tmp_path / "work", tmp_path / "log", plan_of(100, 5)
     command = [sys.executable, "-c", _RUN, str(folder), str(log)]
     chance = random.Random(5)
     seen: dict[int, tuple[int, int]] = {}

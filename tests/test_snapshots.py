@@ -17,7 +17,7 @@ from vidswap.faces.track import Tracker
 from vidswap.inversion import Correction, WarmState
 from vidswap.records import Face
 from vidswap.snapshots import _RECORDS, pack, squeeze, unpack, unsqueeze
-from vidswap.streaming import FixedLag, fixed_lag
+from vidswap.streaming import FixedLag
 
 CPU = torch.device("cpu")
 
@@ -119,9 +119,11 @@ def test_what_snapshots_do_not_know_is_refused_and_not_lost() -> None:
 @pytest.mark.parametrize("border", range(0, 11, 2))
 def test_look_ahead_goes_on_over_a_border(lag: int, border: int) -> None:
     items = list(range(11))
-    straight = list(fixed_lag(items, lag, key=lambda i: i > 6))
-    holder = FixedLag(lag, key=lambda i: i > 6)
-    holder.remember(items[max(0, border - lag) : border])
-    made = [window for item in items[border:] for window in holder.process(item)]
-    made += holder.flush()
-    assert made == straight[border:]
+
+    def windows(begin: int) -> list:
+        holder = FixedLag(lag, key=lambda i: i > 6)
+        holder.remember(items[max(0, begin - lag) : begin])
+        made = [window for item in items[begin:] for window in holder.process(item)]
+        return made + list(holder.flush())
+
+    assert windows(border) == windows(0)[border:]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidswap.streaming import FixedLag, Stage, fixed_lag, run_stages
+from vidswap.streaming import FixedLag, Stage, run_stages
 
 HANG_SECONDS = 10.0
 
@@ -542,7 +542,7 @@ def test_endless_runs_started_and_dropped_leave_nothing_behind():
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_windows_reach_lag_items_to_either_side(lag):
-    windows = list(fixed_lag(range(8), lag))
+    windows = list(run_stages(range(8), [Stage("look ahead", FixedLag(lag))]))
     assert [window.item for window in windows] == list(range(8))
     for window in windows:
         here = window.item

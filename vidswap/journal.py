@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from vidswap.cache import JSON, canonical_json, content_key, digest_of, fsync_fo
 from vidswap.errors import OutputError, UsageError
 from vidswap.locking import FileLock, LockTaken
 
-__all__ = ["Chunk", "ChunkRecord", "Journal", "RunKey", "content_key", "plan_chunks"]
+__all__ = ["Chunk", "ChunkRecord", "Journal", "RunKey", "content_key"]
 
 JOURNAL_FORMAT = 1
 JOURNAL_NAME = "journal.jsonl"
@@ -96,44 +96,11 @@ class Chunk:
     first_frame: int
     frames: int
     first_pts: int | None = None
-    """pts of the first frame, where the plan was made from pts."""
-    end_pts: int | None = None
-    """pts of the next chunk's first frame; None for the last chunk."""
+    """pts of the first frame, where it is known."""
 
     @property
     def end_frame(self) -> int:
         return self.first_frame + self.frames
-
-
-def plan_chunks(frames: int | Sequence[int], frames_per_chunk: int) -> list[Chunk]:
-    """Cuts a clip into chunks of equal length, the last one shorter.
-
-    Args:
-        frames: the number of frames, or the pts of each in display order.
-        frames_per_chunk: frames a chunk.
-
-    Raises:
-        ValueError: a length below 1, or pts out of order.
-    """
-    if frames_per_chunk < 1:
-        raise ValueError(f"frames_per_chunk: expected 1 or more, got {frames_per_chunk}")
-    pts = None if isinstance(frames, int) else frames
-    count = frames if isinstance(frames, int) else len(frames)
-    if count < 0:
-        raise ValueError(f"frames: expected 0 or more, got {count}")
-    if pts is not None:
-        for number in range(1, count):
-            if pts[number] < pts[number - 1]:
-                raise ValueError(
-                    f"frames: expected pts in order, got {pts[number]} after {pts[number - 1]}"
-                )
-    plan = []
-    for index, first in enumerate(range(0, count, frames_per_chunk)):
-        end = min(first + frames_per_chunk, count)
-        first_pts = None if pts is None else int(pts[first])
-        end_pts = None if pts is None or end == count else int(pts[end])
-        plan.append(Chunk(index, first, end - first, first_pts, end_pts))
-    return plan
 
 
 @dataclass(frozen=True)
@@ -306,13 +273,6 @@ class Journal:
         """Forgets and removes all chunks and begins again under the journal's key."""
         try:
             self._begin()
-        except OSError as error:
-            raise _failure(self.folder, error) from error
-
-    def remove_chunks(self) -> None:
-        """Removes the chunks' files, which the finished output no longer needs; keeps the rest."""
-        try:
-            self._remove(_OWN_FILE)
         except OSError as error:
             raise _failure(self.folder, error) from error
 
@@ -492,12 +452,11 @@ def _chunk_fields(chunk: Chunk) -> dict[str, Any]:
         "first_frame": chunk.first_frame,
         "frames": chunk.frames,
         "first_pts": chunk.first_pts,
-        "end_pts": chunk.end_pts,
     }
 
 
 def _range_of(fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    names = ("index", "first_frame", "frames", "first_pts", "end_pts")
+    names = ("index", "first_frame", "frames", "first_pts")
     return tuple(fields.get(name) for name in names)
 
 

@@ -118,11 +118,6 @@ def region_polygon(mesh: NDArray[np.floating], region: str) -> list[Array]:
     return [points[list(outline)] for outline in REGIONS[region]]
 
 
-def region_polygons(mesh: NDArray[np.floating]) -> dict[str, list[Array]]:
-    """All regions of :data:`REGIONS`, see :func:`region_polygon`."""
-    return {region: region_polygon(mesh, region) for region in REGIONS}
-
-
 def keypoints_from_mesh(mesh: NDArray[np.floating]) -> Array:
     """Five keypoints ``[5, 2]``: eye left, eye right, nose tip, mouth corner left, right."""
     points = _points(mesh)[:, :2]

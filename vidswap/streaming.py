@@ -511,13 +511,3 @@ class FixedLag(Generic[T]):
             self._held.popleft()
         items = tuple(item for _, item in held[first : last + 1])
         return Window(items, here - first)
-
-
-def fixed_lag(
-    items: Iterable[T], lag: int, key: Callable[[T], Hashable] | None = None
-) -> Iterator[Window[T]]:
-    """The windows of :class:`FixedLag` over an iterable."""
-    holder = FixedLag(lag, key=key)
-    for item in items:
-        yield from holder.process(item)
-    yield from holder.flush()

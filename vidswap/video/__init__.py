@@ -9,7 +9,7 @@ from vidswap.video.preview import display_rgb, read_rgb8
 from vidswap.video.probe import StreamInfo, VideoInfo, probe
 from vidswap.video.reader import FrameReader, open_frames
 from vidswap.video.regions import read_region, write_region
-from vidswap.video.remux import concat_chunks, count_packets, remux, try_streams
+from vidswap.video.remux import count_packets, remux, try_streams
 from vidswap.video.stills_out import (
     FolderWriter,
     GifWriter,
@@ -32,7 +32,6 @@ __all__ = [
     "VideoInfo",
     "VideoWriter",
     "check_output",
-    "concat_chunks",
     "count_packed",
     "count_packets",
     "display_rgb",

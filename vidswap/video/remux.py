@@ -107,20 +107,6 @@ def try_streams(piece: str | os.PathLike[str], output: str | os.PathLike[str], i
     return joint.warnings
 
 
-def concat_chunks(chunks: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> int:
-    """Join pieces that were encoded apart with equal settings, without encoding again.
-
-    :param chunks: files of :class:`vidswap.video.VideoWriter`, in order of time.
-    :return: number of pictures in ``output``, which equals the sum over the chunks.
-    :raises OutputError: pieces that do not belong together, or pictures got lost.
-    """
-    pieces = [_examine(Path(path)) for path in chunks]
-    _require_alike(pieces)
-    with _Joint(output, None, pieces) as joint:
-        joint.run(None, None, {})
-    return joint.frames_written
-
-
 def count_packets(path: str | os.PathLike[str]) -> int:
     """Pictures in a file, counted by reading it through (not decoded)."""
     with open_input(path) as container:
