@@ -382,7 +382,7 @@ def _refined(
         refine_source, session.generator, session.identity, session.mixer,
         embedding=embedding, targets=targets, shape=session.meshes.kept_shape,
         irises=partial(_irises, session.meshes), lips=partial(_between_lips, session.meshes),
-        unlike=_unlike(session, code), unlike_weight=mix.likeness, shown=partial(_shown, session),
+        unlike=_unlike(session, code), unlike_weight=mix.likeness,
     )  # fmt: skip
     fast = refine(source=code, steps=2 * mix.refine_steps, size=session.config.inversion.fast_size)
     if mix.refine_full_steps <= 0:
@@ -402,13 +402,6 @@ def _unlike(session: Session, code: torch.Tensor) -> Callable[[torch.Tensor], to
 
 def _irises(meshes: AlignedMesh, images: torch.Tensor) -> torch.Tensor:
     return meshes(images)[2]
-
-
-def _shown(session: Session, image: torch.Tensor) -> torch.Tensor:
-    """The mask that a swap of a target's picture has, ``[1, 1, 128, 128]`` in [0, 1]."""
-    mesh, options = session.meshes(image)[0][0].cpu().numpy(), session.config.composite
-    mask = face_mask(mesh, 128, regions=options.regions, erode=options.erode, feather=options.feather)
-    return torch.from_numpy(mask)[None, None].to(image.device)
 
 
 def _between_lips(meshes: AlignedMesh, image: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,8 +61,8 @@ class Refined:
     """``[1, n_styles, 512]``."""
     distance_before: float
     distance_after: float
-    """Mean identity distance (L2) of views of the mixed faces to the photo, in the first and in the last
-    round of the targets."""
+    """Mean identity distance (L2) of views of the mixed faces to the photo, in the first and in the last round
+    of the targets."""
 
 
 def refine_source(
@@ -86,7 +85,6 @@ def refine_source(
     lips: Callable[[Tensor], Tensor] | None = None,
     unlike: Callable[[Tensor], Tensor] | None = None,
     unlike_weight: float = 0.0,
-    shown: Callable[[Tensor], Tensor] | None = None,
 ) -> Refined:
     """Move a source's code closer to the person of the photo, as seen through the mixer.
 
@@ -107,8 +105,6 @@ def refine_source(
         is to look like the target's.
     :param unlike: what a second identity network makes of images, ``[1]``: 0 for the source itself, 1 for a
         stranger. What is gained by one network alone is in part there for no other one.
-    :param shown: targets' images to what of a new face a swap shows there, ``[1, 1, 128, 128]`` in [0, 1];
-        the networks of identity see it in the target's picture then, as people will.
     :param hold: weight of the distance of the code from where it was.
     :param near: identity distance that is near enough; two photos of one person are 0.35 apart, and what is
         gained below that is beards and wrinkles that only the network sees.
@@ -118,15 +114,14 @@ def refine_source(
     code = source.detach().clone().requires_grad_(True)
     scale = float(generator.w_std)
     optimizer = torch.optim.Adam([code], lr=learning_rate * scale, betas=(0.9, 0.95))
-    ask = partial(_asked, generator, mixer, source, shape=shape, irises=irises, lips=lips, shown=shown)
-    asked = [ask(target) for target in targets[:steps]]
+    asked = [_asked(generator, mixer, source, target, shape, irises, lips) for target in targets[:steps]]
     distances = []
     random = torch.Generator().manual_seed(_SEED)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = learning_rate * scale * (1 - 0.8 * step / max(steps - 1, 1))
         target, kept = targets[step % len(targets)], asked[step % len(targets)]
         image = generator.synthesize(mixer(code, target), size=size)
-        view = _another_view(kept.pasted(_small(image)), random)
+        view = _another_view(image, random)
         away = (identity.embed_aligned(view) - embedding).norm()
         distances.append(float(away.detach()))
         loss = (away - near).clamp_min(0).square() + keep * functional.l1_loss(_blocks(image), kept.blocks)
@@ -161,18 +156,6 @@ class _Asked:
     """The target's."""
     within: Tensor | None
     """What lies between the target's lips, ``[1, 1, 128, 128]``."""
-    shown: Tensor | None
-    """What of a new face a swap shows, ``[1, 1, 128, 128]``."""
-
-    def pasted(self, image: Tensor) -> Tensor:
-        """An image in the target's picture."""
-        if self.shown is None:
-            return image
-        own, shown = (
-            functional.interpolate(each, image.shape[-2:], mode="bilinear", align_corners=False)
-            for each in (self.target, self.shown)
-        )
-        return torch.lerp(own, image, shown)
 
 
 @torch.no_grad()
@@ -184,7 +167,6 @@ def _asked(
     shape: Callable[[Tensor], Tensor] | None = None,
     irises: Callable[[Tensor], Tensor] | None = None,
     lips: Callable[[Tensor], Tensor] | None = None,
-    shown: Callable[[Tensor], Tensor] | None = None,
 ) -> _Asked:
     mixed, own = (generator.synthesize(code, size=128) for code in (mixer(source, target), target))
     light, green, dark = _glow(_colours(mixed, _EYE_BAND)).split(1, 1)
@@ -199,7 +181,6 @@ def _asked(
         torch.cat((anyway, green.clamp_min(_GREENER), dark + _DARKER), 1),
         None if shape is None else shape(own),
         None if lips is None else lips(own),
-        None if shown is None else shown(own),
     )
 
 
@@ -214,18 +195,13 @@ def _within(irises: Tensor) -> Tensor:
     return (away < radii[:, None, None]).any(0)[None, None]
 
 
-def _small(image: Tensor) -> Tensor:
-    """At most as large as the networks of identity look at."""
-    while image.shape[-1] > _VIEW_SIDE:
-        image = functional.avg_pool2d(image, 2)
-    return image
-
-
 def _another_view(image: Tensor, random: torch.Generator) -> Tensor:
     """The face as another picture might show it: a little moved, nearer, turned, mirrored half of the time.
 
     A face that is like the source from one place only is so to nobody but the network that looks from there.
     """
+    while image.shape[-1] > _VIEW_SIDE:
+        image = functional.avg_pool2d(image, 2)
     shift_x, shift_y, nearer, turn, mirror = (2 * torch.rand(5, generator=random) - 1).tolist()
     scale, angle = 1 + _NEARER * nearer, math.radians(_TURN * turn)
     cos, sin = scale * math.cos(angle), scale * math.sin(angle)
