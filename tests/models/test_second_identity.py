@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional
 
+from vidswap import weights
 from vidswap.errors import WeightsError
+from vidswap.models.mobile_stylegan import MobileStyleGAN
 from vidswap.models.second_identity import (
     BOX,
     CHIP_SIZE,
@@ -67,3 +70,17 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors", {"kind": "occlusion"})
     with pytest.raises(WeightsError, match="not a second identity network"):
         load_second_identity(tmp_path / "other.safetensors")
+
+@torch.no_grad()
+def test_the_packaged_network_knows_a_person_again(weights_home: Path) -> None:
+    """Blurred, moved and in other light, a face is nearer to itself than to any of eleven others."""
+    generator = MobileStyleGAN.load(weights.locate("mobilestylegan"), heads=weights.locate("rgb-heads"))
+    net = load_second_identity(weights.locate("second-identity"))
+    codes = [generator.sample(5000 + i)[:, None].expand(1, generator.n_styles, -1) for i in range(12)]
+    faces = torch.cat([generator.synthesize(code, size=128) for code in codes]).clamp(-1, 1)
+    small = functional.interpolate(faces, (64, 64), mode="area")
+    others = functional.interpolate(small, (128, 128), mode="bilinear").roll((2, -3), (2, 3)) * 0.8 - 0.05
+    likeness = net.embed_aligned(faces) @ net.embed_aligned(others).T
+    assert torch.equal(likeness.argmax(1), torch.arange(12))
+    strangers = likeness[~torch.eye(12, dtype=torch.bool)]
+    assert float(likeness.diagonal().min()) > float(strangers.mean()) + 2 * float(strangers.std())

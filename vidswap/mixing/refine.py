@@ -61,8 +61,8 @@ class Refined:
     """``[1, n_styles, 512]``."""
     distance_before: float
     distance_after: float
-    """Mean identity distance (L2) of views of the mixed faces to the photo, in the first and in the last round
-    of the targets."""
+    """Mean identity distance (L2) of views of the mixed faces to the photo, in the first and in the last
+    round of the targets."""
 
 
 def refine_source(
