@@ -311,6 +311,8 @@ class ChunkedRun:
         found = _hashes([name]) or {"mixer": name}
         if self.session.steering is not None or self.session.edits:
             found |= _hashes(["directions"])
+        if self.session.second_identity is not None:
+            found |= _hashes(["second-identity"])
         return found
 
 

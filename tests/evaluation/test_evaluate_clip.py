@@ -135,6 +135,8 @@ def test_the_second_network_agrees(place: Path, session: Session, faces: list[np
 def test_a_judge_that_is_not_here_is_one_line(empty_home: Path) -> None:
     with pytest.raises(WeightsError, match="run `vidswap weights fetch judge`"):
         open_judge("faceres")
+    with pytest.raises(UsageError, match="--judge facers: no such network, file or folder; did you mean"):
+        open_judge("facers")
 
 
 def spoiled(place: Path, name: str, change: object) -> Path:

@@ -100,6 +100,8 @@ def evaluate_command(
     def progress(stage: str, done: int, total: int) -> None:
         if stage not in bars:
             bars[stage] = tqdm(total=total or None, desc=stage, disable=quiet or None)
+            if bars[stage].disable and not quiet:  # no terminal, so a line each
+                click.echo(f"vidswap: {stage}" + (f", {total} in all" if total else ""), err=True)
         bars[stage].update(done - bars[stage].n)
 
     try:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vidswap import weights
 from vidswap.cache import JSON
-from vidswap.errors import InputError, NoFaceError, UsageError
+from vidswap.errors import InputError, NoFaceError, UsageError, did_you_mean
 from vidswap.identities import source_crop, to_tensor
 from vidswap.landmarks import keypoints_from_mesh
 from vidswap.models.judge_arcface import CHIP_SIZE, ArcFaceJudge, chip_quad, find_default
@@ -40,7 +40,7 @@ def open_judge(judge: str | Path | None) -> ArcFaceJudge | TfjsIdentity | None:
 
     :param judge: the name of an optional network (``faceres``), or file or folder of ArcFace; None takes
         what is on this machine already: ArcFace as insightface keeps it, else ``faceres``, else none.
-    :raises WeightsError: it is not there, or damaged.
+    :raises WeightsError: it is not there, or damaged. :raises UsageError: neither a name nor a path.
     """
     if judge is None:
         found = find_default()
@@ -51,6 +51,9 @@ def open_judge(judge: str | Path | None) -> ArcFaceJudge | TfjsIdentity | None:
         return None
     if str(judge) in RECIPES and not Path(judge).exists():
         return TfjsIdentity.load(str(judge), weights.locate(str(judge)))
+    if not Path(judge).exists():
+        hint = did_you_mean(str(judge), RECIPES, f"give {' or '.join(RECIPES)}, or an ArcFace .onnx file")
+        raise UsageError(f"--judge {judge}: no such network, file or folder; {hint}")
     return ArcFaceJudge(Path(judge))
 
 
