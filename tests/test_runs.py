@@ -23,7 +23,7 @@ from vidswap.config import (
     SmoothConfig,
 )
 from vidswap.errors import InputError, Interrupted, UsageError
-from vidswap.identities import SourceIdentity, to_image
+from vidswap.identities import SourceIdentity, source_crop, to_image
 from vidswap.inversion import Inverter
 from vidswap.journal import Journal, RunKey
 from vidswap.kept_faces import KeptChunks, analysis_key
@@ -33,6 +33,7 @@ from vidswap.records import Frame, PixelLayout
 from vidswap.reports import Progress
 from vidswap.runs import clear_published, piece_suffix, work_folder
 from vidswap.session import Session
+from vidswap.sources import parse_source
 from vidswap.stages import Selection
 from vidswap.video import VideoWriter, open_frames, probe, read_image, write_image
 from vidswap.video.sample_writer import SampleWriter
@@ -329,6 +330,13 @@ def test_folders_of_images_come_out_whole_and_a_stopped_one_goes_on(
     link.symlink_to(tmp_path / "elsewhere")
     made.swap_video(from_clip, SOURCE, link, end_seconds=0.04)
     assert link.is_symlink() and len(list((tmp_path / "elsewhere").iterdir())) > 0
+
+
+def test_a_clip_as_source_is_taken_by_its_first_frame_and_says_so(session: Session, clip: Path) -> None:
+    lines: list[str] = []
+    crop = source_crop(session, parse_source(str(clip)), log=lines.append)
+    assert crop.mesh_xyz is not None
+    assert lines == ["clip.mp4 is a clip: the source is who its first frame shows"]
 
 
 def test_one_picture_to_a_folder(session: Session, clip: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def _prepare_one(session: Session, spec: SourceSpec, log: Log) -> SourceIdentity
         tensors = {name: torch.from_numpy(array).to(session.device) for name, array in found.items()}
         return SourceIdentity(str(spec), tensors["code"], tensors["embedding"])
     log(f"inverting {os.path.basename(str(spec))} (once; then it is cached)")
-    crop = source_crop(session, spec)
+    crop = source_crop(session, spec, log=log)
     image = to_tensor(crop.image, session.device)
     face = torch.from_numpy(visible_face(crop, CROP_SIZE))[None, None].to(session.device)
     # Those of the photo do not belong to the person: brows would grow together where their bridge was.
@@ -182,14 +182,18 @@ def prepare_reference(session: Session, text: str) -> Reference:
     return Reference(str(spec), face_key(spec), embedding[0].cpu().numpy())
 
 
-def source_crop(session: Session, spec: SourceSpec, *, word: str = "source") -> AlignedCrop:
-    """The aligned face of a photo.
+def source_crop(
+    session: Session, spec: SourceSpec, *, word: str = "source", log: Log = quiet
+) -> AlignedCrop:
+    """The aligned face of a photo, or of the first frame of a clip.
 
-    :param word: what messages call it.
+    :param word: what messages call it. :param log: told that it is a clip.
     :raises NoFaceError: no face, or several and no index given (``photo.jpg#1``).
     """
     with open_frames(spec.photo) as frames:
         frame = next(iter(frames))
+        if frames.info.kind == "video":
+            log(f"{os.path.basename(str(spec))} is a clip: the {word} is who its first frame shows")
     rgb, (scale, _) = read_rgb8(frame, max_side=_SOURCE_SIDE)
     faces = session.new_finder().find(rgb, 0.0, scale=scale)
     faces = sorted(faces, key=lambda face: float(face.box_xyxy[0]))
