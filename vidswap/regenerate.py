@@ -21,6 +21,7 @@ from vidswap.compositing import (
     carry_skin_on,
     face_mask,
     follow,
+    forehead_mask,
     own_head,
     steady_mask,
     wears_beard,
@@ -55,7 +56,7 @@ _HALVE_BELOW = 0.6
 _LATER = ({"yaw": 1.0, "pitch": -0.6}, {"yaw": -1.0, "pitch": 0.6}, {"mouth": 2.0})
 """Steps along directions from where a track begins, for which a source is refined as well: 10 to 16 degrees,
 and a mouth that opens wide. (One that opens while the head turns cost 0.05 of identity on some pairs.)"""
-_REFINED, _REFINED_VERSION = "refined", 15
+_REFINED, _REFINED_VERSION = "refined", 16
 _REFINED_BY = (
     "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",
     "second-identity",
@@ -382,6 +383,7 @@ def _refined(
         refine_source, session.generator, session.identity, session.mixer,
         embedding=embedding, targets=targets, shape=session.meshes.kept_shape,
         irises=partial(_irises, session.meshes), lips=partial(_between_lips, session.meshes),
+        forehead=partial(_forehead, session.meshes),
         unlike=_unlike(session, code), unlike_weight=mix.likeness,
     )  # fmt: skip
     fast = refine(source=code, steps=2 * mix.refine_steps, size=session.config.inversion.fast_size)
@@ -409,6 +411,12 @@ def _between_lips(meshes: AlignedMesh, image: torch.Tensor) -> torch.Tensor:
     mesh = meshes(image)[0][0].cpu().numpy()
     within = face_mask(mesh, 128, regions="inner-mouth", feather=_LIP_EDGE)
     return torch.from_numpy(within)[None, None].to(image.device)
+
+
+def _forehead(meshes: AlignedMesh, image: torch.Tensor) -> torch.Tensor:
+    """Its forehead, ``[1, 1, 256, 256]`` in [0, 1]."""
+    mesh = meshes(image)[0][0].cpu().numpy()
+    return torch.from_numpy(forehead_mask(mesh, 256))[None, None].to(image.device)
 
 
 @torch.no_grad()

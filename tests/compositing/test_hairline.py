@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidswap.compositing import bare_forehead, face_mask, own_fringe
+from vidswap.compositing import bare_forehead, face_mask, forehead_mask, own_fringe
 from vidswap.compositing.arrays import resize_map
+from vidswap.landmarks import LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE
 
 
 def test_only_hair_over_bare_skin_is_left_out(skin, mesh) -> None:
@@ -44,3 +45,20 @@ def test_the_targets_own_fringe_is_kept_and_other_patches_are_not(skin, mesh) ->
     nothing = np.zeros((192, 192), np.float32)
     assert not own_fringe(nothing, fringed, mask, mesh).any()
     assert not own_fringe(seen, fringed, np.zeros_like(mask), mesh).any()
+
+
+def test_the_forehead_reaches_down_between_the_brows_and_holds_neither_brows_nor_eyes(mesh) -> None:
+    size = 256
+    forehead = forehead_mask(mesh, size)
+    assert forehead.shape == (size, size) and forehead.min() >= 0 and forehead.max() <= 1
+
+    def at(x: float, y: float) -> float:
+        return float(forehead[int(y * size), int(x * size)])
+
+    brows = mesh[[*LEFT_BROW, *RIGHT_BROW], :2]
+    middle = float(mesh[168, 0])
+    assert at(middle, brows[:, 1].min() - 0.06) > 0.95
+    assert at(middle, brows[:, 1].mean()) > 0.8
+    for part in (LEFT_BROW, RIGHT_BROW, LEFT_EYE, RIGHT_EYE, MOUTH):
+        assert at(*mesh[list(part), :2].mean(0)) < 0.05
+    assert not forehead[int(float(mesh[4, 1]) * size) :].any()  # from the tip of the nose on

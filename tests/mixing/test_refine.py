@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from vidswap import weights
+from vidswap.compositing import forehead_mask
 from vidswap.mixing import refine_source
 from vidswap.mixing.mixers import LayerMixer
-from vidswap.mixing.refine import _BRIGHTER, _CHEEKS, _EYE_BAND, _asked, _colours, _glow
+from vidswap.mixing.refine import _BRIGHTER, _CHEEKS, _EYE_BAND, _LINE, _asked, _colours, _glow, _relief
 from vidswap.models import load_generator
 from vidswap.models.aligned_mesh import AlignedMesh, kept_shape
 from vidswap.models.identity import DlibIdentity
@@ -118,6 +119,45 @@ class _BrightEyes:
 
     def embed_aligned(self, images: torch.Tensor) -> torch.Tensor:
         return 2 * _colours(area_downsample(images, 128), _EYE_BAND).flatten(1).mean(1, keepdim=True)
+
+
+def test_a_fringe_of_the_source_is_taken_off_a_bare_forehead(networks, pair) -> None:
+    """A photo with a fringe drew strands on foreheads, one with glasses made brows meet."""
+    meshes = networks[2]
+    generator, identity, mixer, _, _, (target,) = pair
+    source = generator.sample(49, psi=0.8)[:, None].repeat(1, generator.n_styles, 1)  # wears a fringe
+
+    def forehead(image: torch.Tensor) -> torch.Tensor:
+        mesh = meshes(image)[0][0].numpy()
+        return torch.from_numpy(forehead_mask(mesh, 256))[None, None]
+
+    with torch.no_grad():
+        embedding = identity.embed_aligned(generator.synthesize(source, size=128))
+        asked = _asked(generator, mixer, source, target, forehead=forehead)
+
+    @torch.no_grad()
+    def drawn_on(code: torch.Tensor) -> float:
+        relief = _relief(generator.synthesize(mixer(code, target), size=128), asked.forehead)
+        return float(((asked.relief - relief).clamp_min(0) * asked.forehead).sum() / asked.forehead.sum())
+
+    arguments = (generator, identity, mixer, source, embedding, [target])
+    free, bare = (
+        drawn_on(refine_source(*arguments, steps=2 * STEPS, forehead=told).code) for told in (None, forehead)
+    )
+    assert drawn_on(source) > 0.02
+    assert bare < 0.6 * free
+
+
+def test_a_line_on_a_forehead_is_seen_in_any_light() -> None:
+    face, forehead = torch.full((1, 3, 256, 256), 0.2), torch.zeros(1, 1, 256, 256)
+    forehead[..., 60:120, 60:200] = 1.0
+    face[..., :60, :] = -0.9  # hair around it is nothing to compare with
+    assert _relief(face, forehead)[forehead > 0].abs().max() < 1e-5
+    assert _relief(face - 0.5, forehead)[forehead > 0].abs().max() < 1e-5
+    face[..., 60:110, 100:103] -= 3 * _LINE
+    relief = _relief(face, forehead)
+    assert relief[0, 0, 62:108, 101].max() < -2 * _LINE
+    assert relief[0, 0, 62:118, 110:190].min() > -_LINE
 
 
 def test_lids_may_become_as_bright_as_skin_and_irises_not(networks, pair) -> None:

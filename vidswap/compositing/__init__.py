@@ -8,7 +8,7 @@ from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.eyes import deepen_eyes
 from vidswap.compositing.glance import Glance
-from vidswap.compositing.hairline import bare_forehead, own_fringe
+from vidswap.compositing.hairline import bare_forehead, forehead_mask, own_fringe
 from vidswap.compositing.jaw import carry_jaw_on
 from vidswap.compositing.lids import LidState, lend_lids
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
@@ -52,6 +52,7 @@ __all__ = [
     "face_mask",
     "face_outline",
     "follow",
+    "forehead_mask",
     "hold_occlusion",
     "lend_lids",
     "lend_sheen",

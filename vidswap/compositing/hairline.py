@@ -10,6 +10,7 @@ cannot be told by what the inversion fails to explain.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import (
     gaussian_blur,
@@ -22,6 +23,7 @@ from vidswap.compositing.arrays import (
 )
 from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
 from vidswap.compositing.glance import Glance
+from vidswap.compositing.masks import face_mask
 from vidswap.landmarks import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
 from vidswap.records import FloatArray
 
@@ -31,8 +33,27 @@ _ABOVE_BROWS = 0.03
 """Part of the crop above the brows where the forehead begins."""
 _FRINGE = (0.25, 0.45)
 """Logarithm by which hair may, and must, differ from the skin in some colour."""
+_BROWS_INNER = ((55, 107), (285, 336))
+_EDGE = 16.0
+"""Pixels of a 1024 crop by which a forehead fades out."""
 _HANGS = 24
 """Pixels by which a fringe may hang from the forehead to the eyes."""
+
+
+def forehead_mask(mesh_xyz: NDArray[np.floating], size: int) -> FloatArray:
+    """The forehead down to the brows, and what lies between them down to the eyes.
+
+    :param mesh_xyz: ``[468, 3]`` in crop coordinates scaled to [0, 1], of an upright face.
+    :return: ``[size, size]`` in [0, 1].
+    """
+    rows = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None]
+    brows = float(mesh_xyz[[*LEFT_BROW, *RIGHT_BROW], 1].min())
+    eyes = float(mesh_xyz[[*LEFT_EYE, *RIGHT_EYE], 1].mean())
+    left, right = (float(mesh_xyz[list(ends), 0].mean()) for ends in _BROWS_INNER)
+    aside = abs(rows.T - (left + right) / 2)
+    above = np.clip((brows - _ABOVE_BROWS / 2 - rows) / 0.02, 0, 1)
+    between = np.clip((eyes - rows) / 0.02, 0, 1) * np.clip(((right - left) / 2 - aside) / 0.01, 0, 1)
+    return face_mask(mesh_xyz, size, regions="face,-brows", feather=_EDGE) * np.maximum(above, between)
 
 
 def bare_forehead(

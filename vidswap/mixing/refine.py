@@ -49,6 +49,16 @@ _SHIFT, _NEARER, _TURN = 0.03, 0.05, 4.0
 _FACE_MIDDLE = (0.006, 0.209)
 """What views turn about, in [-1, 1]: the middle of dlib's chip."""
 _VIEW_SIDE = 256
+_FOREHEAD_WEIGHT, _FOREHEAD_ROOM = 16.0, 100.0
+"""Of what is darker on a forehead than the skin around it and than the target's own. A photo with a fringe,
+or with the bridge of glasses, is matched by strands on the forehead and by brows that meet."""
+_LINE = 0.04
+"""By how much, of 2, the skin may be darker there than around and than the target's: wrinkles."""
+_ASIDE = 9
+"""Pixels of 256 within which the target's own wrinkles and hair may lie elsewhere."""
+_FOREHEAD_SIDE, _AROUND = 256, 61
+"""Sides of the pictures that are compared, and of what is around a pixel. (With the middle of the whole
+forehead instead, faces were lit from within on targets whose hair lies in the mask.)"""
 _MOUTH_ROOM = 100.0
 """Values added to those between the lips: a mouth that is all but shut has little say."""
 
@@ -83,6 +93,7 @@ def refine_source(
     shape_weight: float = 4.0,
     irises: Callable[[Tensor], Tensor] | None = None,
     lips: Callable[[Tensor], Tensor] | None = None,
+    forehead: Callable[[Tensor], Tensor] | None = None,
     unlike: Callable[[Tensor], Tensor] | None = None,
     unlike_weight: float = 0.0,
 ) -> Refined:
@@ -103,6 +114,8 @@ def refine_source(
         :class:`vidswap.models.aligned_mesh.AlignedMesh`.
     :param lips: images to what lies between the lips in them, ``[1, 1, 128, 128]`` in [0, 1]; there the face
         is to look like the target's.
+    :param forehead: images to the forehead in them, ``[1, 1, 256, 256]`` in [0, 1], with what lies between
+        the brows; nothing may be drawn on it that is darker than its skin and not on the target's.
     :param unlike: what a second identity network makes of images, ``[1]``: 0 for the source itself, 1 for a
         stranger. What is gained by one network alone is in part there for no other one.
     :param hold: weight of the distance of the code from where it was.
@@ -114,7 +127,8 @@ def refine_source(
     code = source.detach().clone().requires_grad_(True)
     scale = float(generator.w_std)
     optimizer = torch.optim.Adam([code], lr=learning_rate * scale, betas=(0.9, 0.95))
-    asked = [_asked(generator, mixer, source, target, shape, irises, lips) for target in targets[:steps]]
+    seen = {"shape": shape, "irises": irises, "lips": lips, "forehead": forehead}
+    asked = [_asked(generator, mixer, source, target, **seen) for target in targets[:steps]]
     distances = []
     random = torch.Generator().manual_seed(_SEED)
     for step in range(steps):
@@ -135,6 +149,9 @@ def refine_source(
         if kept.within is not None:
             off = (area_downsample(image, 128) - kept.target).abs() * kept.within
             loss = loss + _MOUTH_WEIGHT * off.sum() / (3 * kept.within.sum() + _MOUTH_ROOM)
+        if kept.forehead is not None and kept.relief is not None:
+            drawn_on = (kept.relief - _relief(image, kept.forehead)).clamp_min(0) * kept.forehead
+            loss = loss + _FOREHEAD_WEIGHT * drawn_on.sum() / (kept.forehead.sum() + _FOREHEAD_ROOM)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -156,6 +173,10 @@ class _Asked:
     """The target's."""
     within: Tensor | None
     """What lies between the target's lips, ``[1, 1, 128, 128]``."""
+    forehead: Tensor | None
+    """The target's, ``[1, 1, 256, 256]``."""
+    relief: Tensor | None
+    """How far its skin may be darker than around at least, ``[1, 1, 256, 256]``; see :func:`_relief`."""
 
 
 @torch.no_grad()
@@ -167,8 +188,13 @@ def _asked(
     shape: Callable[[Tensor], Tensor] | None = None,
     irises: Callable[[Tensor], Tensor] | None = None,
     lips: Callable[[Tensor], Tensor] | None = None,
+    forehead: Callable[[Tensor], Tensor] | None = None,
 ) -> _Asked:
     mixed, own = (generator.synthesize(code, size=128) for code in (mixer(source, target), target))
+    bare, relief = None if forehead is None else forehead(own), None
+    if bare is not None:
+        relief = _relief(generator.synthesize(target, size=_FOREHEAD_SIDE), bare)
+        relief = -functional.max_pool2d(-relief, _ASIDE, 1, _ASIDE // 2) - _LINE
     light, green, dark = _glow(_colours(mixed, _EYE_BAND)).split(1, 1)
     skin = _glow(_colours(mixed, _CHEEKS))[:, :1].mean() + _ABOVE_SKIN
     allowed = light + _BRIGHTER
@@ -181,7 +207,22 @@ def _asked(
         torch.cat((anyway, green.clamp_min(_GREENER), dark + _DARKER), 1),
         None if shape is None else shape(own),
         None if lips is None else lips(own),
+        bare,
+        relief,
     )
+
+
+def _relief(image: Tensor, forehead: Tensor) -> Tensor:
+    """By how much a picture is brighter than the forehead around a pixel, ``[1, 1, 256, 256]``."""
+    if image.shape[-1] > _FOREHEAD_SIDE:
+        image = area_downsample(image, _FOREHEAD_SIDE)
+    elif image.shape[-1] < _FOREHEAD_SIDE:
+        image = functional.interpolate(image, size=(_FOREHEAD_SIDE,) * 2, mode="bilinear")
+    light = image.mean(1, keepdim=True)
+    around, share = (
+        functional.avg_pool2d(each, _AROUND, 1, _AROUND // 2) for each in (light * forehead, forehead)
+    )
+    return light - around / share.clamp_min(1e-3)
 
 
 def _within(irises: Tensor) -> Tensor:
