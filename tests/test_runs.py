@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vidswap.config import (
     CompositeConfig,
@@ -342,8 +343,14 @@ def test_a_clip_as_source_is_taken_by_its_first_frame_and_says_so(session: Sessi
 def test_one_picture_to_a_folder(session: Session, clip: Path, tmp_path: Path) -> None:
     with open_frames(clip) as frames:
         write_image(next(frames), tmp_path / "still.png")
-    swapper(session).swap_video(tmp_path / "still.png", SOURCE, tmp_path / "out")
+    report = swapper(session).swap_video(tmp_path / "still.png", SOURCE, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["frame_000000.png"]
+    assert not report.warnings
+
+    with Image.open(tmp_path / "still.png") as first:
+        first.save(tmp_path / "moving.png", save_all=True, append_images=[first.rotate(90)])
+    report = swapper(session).swap_video(tmp_path / "moving.png", SOURCE, tmp_path / "moved.png")
+    assert [warning for warning in report.warnings if "holds 2 pictures and only the first" in warning]
 
 
 def test_more_frames_than_were_kept_is_one_line_and_made_anew(

@@ -39,6 +39,7 @@ from vidswap.video import (
     open_frames,
     open_writer,
     output_kind,
+    pictures_in,
     probe,
     publish_folder,
     real_folder,
@@ -342,7 +343,12 @@ def _try_writing(output: Path, info: VideoInfo, options: VideoConfig) -> None:
 
 
 def _left_out(info: VideoInfo, output: Path) -> list[str]:
-    """Warnings: which streams of the target an output of pictures alone has no room for."""
+    """Warnings: what of the target does not come into the output."""
+    if info.kind == "image" and (pictures := pictures_in(info.path)) > 1:
+        return [
+            f"{info.path} holds {pictures} pictures and only the first is swapped: make a GIF or a video of "
+            "them to swap all"
+        ]
     kind = output_kind(output)
     others = Counter(stream.type for stream in info.streams if stream.index != info.stream_index)
     if kind == "video" or not others:

@@ -15,6 +15,7 @@ from vidswap.video import (
     display_rgb,
     open_frames,
     open_writer,
+    pictures_in,
     probe,
     read_image,
     read_region,
@@ -208,3 +209,15 @@ def test_folders(tmp_path):
     picture().save(folder / "shot13.png")
     with pytest.raises(InputError, match="no image number 12 .*shot11.png and shot13.png"):
         probe(folder)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_pictures_of_a_file_are_counted(tmp_path, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    picture().save(path)
+    assert pictures_in(path) == 1
+    turned = [picture().rotate(angle) for angle in (90, 180)]
+    picture().save(path, save_all=True, append_images=turned)
+    assert pictures_in(path) == 3
+    path.write_bytes(path.read_bytes()[:20])
+    assert pictures_in(path) == pictures_in(tmp_path / "none") == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidswap.video.grab import grab_frame
-from vidswap.video.images import read_image, write_image
+from vidswap.video.images import pictures_in, read_image, write_image
 from vidswap.video.outputs import check_output, output_kind, real_folder
 from vidswap.video.preview import display_rgb, read_rgb8
 from vidswap.video.probe import StreamInfo, VideoInfo, probe
@@ -39,6 +39,7 @@ __all__ = [
     "open_frames",
     "open_writer",
     "output_kind",
+    "pictures_in",
     "probe",
     "publish_folder",
     "read_image",

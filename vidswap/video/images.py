@@ -67,6 +67,18 @@ def format_of(path: str | os.PathLike[str]) -> str:
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
 
 
+def pictures_in(path: str | os.PathLike[str]) -> int:
+    """How many pictures a still's file holds: more than one in an animated PNG or WebP and in a TIFF of
+    several pages; 1 where it cannot be told."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("PNG", "WEBP", "TIFF")) as image:
+                return int(getattr(image, "n_frames", 1))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 1
+
+
 def is_image_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a still image, by content; pictures without a container between them are a video."""
     return bool(format_of(path)) and Path(path).suffix.lower() not in _MOTION_JPEG
