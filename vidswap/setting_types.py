@@ -63,6 +63,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "composite.closed_eyes": (0, 1),
     "composite.eye_depth": (0, 1),
     "composite.teeth": (0, 1),
+    "composite.lips": (0, 1),
     "composite.texture": (0, 1),
     "composite.sheen": (0, 1),
     "runs.chunk_frames": (1, 100_000),

@@ -22,6 +22,7 @@ from vidswap.compositing import (
     above_beard,
     composite,
     deepen_eyes,
+    dim_lips,
     face_mask,
     lend_lids,
     lend_sheen,
@@ -381,6 +382,9 @@ class PasteFaces:
                 texture=options.texture * bare * (1 - features) if options.texture > 0 else None,
             )  # fmt: skip
         # Last: they have the footage's light, sharpness and grain already.
+        image = dim_lips(
+            image, face.drawn_mesh, crop.image, crop.mesh, share=options.lips, occluded=face.occluded
+        )
         image = self._with_eyes(self._with_teeth(image, face, work.shot), face, work.shot)
         return replace(swap, image=image, mask=pasted)
 

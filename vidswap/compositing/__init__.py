@@ -11,6 +11,7 @@ from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead, forehead_mask, own_fringe
 from vidswap.compositing.jaw import carry_jaw_on
 from vidswap.compositing.lids import LidState, lend_lids
+from vidswap.compositing.lips import dim_lips
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
 from vidswap.compositing.occlusion import (
@@ -48,6 +49,7 @@ __all__ = [
     "combine",
     "composite",
     "deepen_eyes",
+    "dim_lips",
     "doubt",
     "face_mask",
     "face_outline",

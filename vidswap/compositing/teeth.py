@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
 from vidswap.compositing.arrays import enlarged_part, gaussian_blur, smoothstep, to_array, to_tensor
 from vidswap.compositing.masks import signed_distance
@@ -86,7 +87,7 @@ def light_teeth(
     :param occluded: ``[n, n]`` what is in front of the target's face.
     :return: like ``image``, the very same where nothing is to be done; and the state.
     """
-    skin = _skin_light(target, target_xy)
+    skin = skin_light(target, target_xy)
     if share <= 0 or drawn_xy is None or skin is None:
         return image, before
     shown, drawn = _mouth(target, target_xy, occluded), _mouth(image, drawn_xy, occluded)
@@ -99,7 +100,7 @@ def light_teeth(
     gain = state.target / np.maximum(state.drawn, 1e-3)
     usual = float(np.clip(gain.mean(), _LEAST_GAIN, _MOST_GAIN))
     gain = usual * np.clip(gain / gain.mean(), 1 / _MOST_HUE, _MOST_HUE)
-    light = _light(drawn.rgb) / max(float(_light(state.drawn)) * skin, 1e-3)
+    light = light_of(drawn.rgb) / max(float(light_of(state.drawn)) * skin, 1e-3)
     weight = drawn.teeth * smoothstep((light - _DARK) / (_LIT - _DARK))
     weight = share * to_array(gaussian_blur(to_tensor(weight), _BLUR * image.shape[0]))
     out = image.copy(order="K")
@@ -125,13 +126,12 @@ def _mouth(picture: FloatArray, mesh_xy: FloatArray, occluded: FloatArray | None
     if mouth_opening(mesh_xy) < _OPEN:
         return None
     size, points = picture.shape[0], np.asarray(mesh_xy, np.float32)[:, :2]
-    around = points[list(MOUTH)]
-    low = np.maximum(np.floor((around.min(0) - _AROUND) * size), 0).astype(int)
-    high = np.minimum(np.ceil((around.max(0) + _AROUND) * size) + 1, size).astype(int)
-    if (high - low < 2 * _GRID).any():
+    box = mouth_box(points, size, room=_AROUND)
+    if box is None:
         return None
+    low, high = box
     part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    inner, outer = (_distance(points[list(outline)], low, high, size) for outline in (INNER_MOUTH, MOUTH))
+    inner, outer = (distance_at(points[list(outline)], low, high, size) for outline in (INNER_MOUTH, MOUTH))
     inside = smoothstep(inner / _SOFT)
     lips, skin = (outer > 0) & (inner < -_OFF), outer < -_OFF
     if occluded is not None:
@@ -150,15 +150,29 @@ def _mouth(picture: FloatArray, mesh_xy: FloatArray, occluded: FloatArray | None
     return _Mouth(part, rgb, teeth, _in_full_light(rgb[teeth > 0.5], size))
 
 
+def mouth_box(
+    points_xy: FloatArray, size: int, *, room: float
+) -> tuple[NDArray[np.int_], NDArray[np.int_]] | None:
+    """Left top and right bottom of what is around the mouth, in pixels of a picture ``[size, size]``; None
+    where that is next to nothing.
+
+    :param room: breadth of the skin around it, as part of the picture.
+    """
+    around = points_xy[list(MOUTH)]
+    low = np.maximum(np.floor((around.min(0) - room) * size), 0).astype(int)
+    high = np.minimum(np.ceil((around.max(0) + room) * size) + 1, size).astype(int)
+    return None if (high - low < 2 * _GRID).any() else (low, high)
+
+
 def _in_full_light(teeth: FloatArray, size: int) -> FloatArray | None:
     """Mean ``[3]`` of the brightest of pixels ``[n, 3]``; None of too few."""
     if len(teeth) < _LEAST_AREA * size**2:
         return None
-    light = _light(teeth)
+    light = light_of(teeth)
     return teeth[light >= np.quantile(light, _TOP)].mean(0)
 
 
-def _distance(outline: FloatArray, low: np.ndarray, high: np.ndarray, size: int) -> FloatArray:
+def distance_at(outline: FloatArray, low: np.ndarray, high: np.ndarray, size: int) -> FloatArray:
     """Signed distance to an outline ``[n, 2]`` at the pixels of a part, in parts of the crop, ``[h, w]``."""
     width, height = high - low
     x, y = (a + _GRID * (np.arange(-(-n // _GRID)) + 0.5) for a, n in zip(low, (width, height), strict=True))
@@ -178,19 +192,19 @@ def _brightest(before: FloatArray | None, mouth: _Mouth | None, skin: float) -> 
     return before + (_RISE if now.sum() > before.sum() else _FALL) * (now - before)
 
 
-def _skin_light(target: FloatArray, mesh_xy: FloatArray) -> float | None:
+def skin_light(target: FloatArray, mesh_xy: FloatArray) -> float | None:
     """Light of the target's cheeks, 0 to 1; None where they are black or outside."""
     size, reach = target.shape[0], max(1, round(_CHEEK * target.shape[0]))
     found = []
     for x, y in (np.asarray(mesh_xy)[list(_CHEEKS), :2] * size).astype(int):
         part = target[max(0, y - reach) : max(0, y + reach + 1), max(0, x - reach) : max(0, x + reach + 1)]
         if part.size:
-            found.append(float(_light(part).mean()))
+            found.append(float(light_of(part).mean()))
     usual = float(np.median(found)) if found else 0.0
     return usual if usual > _BLACK else None
 
 
-def _light(rgb: FloatArray) -> FloatArray:
+def light_of(rgb: FloatArray) -> FloatArray:
     return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
