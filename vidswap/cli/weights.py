@@ -61,9 +61,16 @@ def fetch_command(names: tuple[str, ...], force: bool, quiet: bool, source: Path
 @weights_group.command("verify")
 @click.argument("names", nargs=-1)
 def verify_command(names: tuple[str, ...]) -> None:
-    """Hash the files of NAMES (all by default) and compare with the catalogue."""
+    """Hash the files of NAMES and compare with the catalogue; by default of all that are needed, and of
+    those fetched on request."""
+    needed = set(weights.names())
+    wanted = weights.expand(names) or [
+        name
+        for name in weights.names(optional=True)
+        if name in needed or weights.status(name).state != "missing"
+    ]
     bad = []
-    for name in weights.expand(names) or weights.names():
+    for name in wanted:
         try:
             found = weights.verify(name)
         except WeightsError as error:
@@ -74,7 +81,7 @@ def verify_command(names: tuple[str, ...]) -> None:
     if bad:
         raise WeightsError(
             f"{len(bad)} of the weights are not as they should be "
-            f"({', '.join(bad)}): run `vidswap weights fetch`"
+            f"({', '.join(bad)}): run `vidswap weights fetch {' '.join(bad)}`"
         )
 
 
