@@ -34,6 +34,8 @@ COLUMNS = (
     ("identity mean", "identity_source", "mean"),
     ("identity p95", "identity_source", "p95"),
     ("top-1", "retrieval_top1", None),
+    ("judge", "judge_source", "mean"),
+    ("judge's top-1", "judge_top1", None),
     ("pose °", "pose_degrees", "mean"),
     ("expression", "expression", "mean"),
     ("mouth", "mouth_opening", "mean"),
