@@ -56,7 +56,7 @@ _HALVE_BELOW = 0.6
 _LATER = ({"yaw": 1.0, "pitch": -0.6}, {"yaw": -1.0, "pitch": 0.6}, {"mouth": 2.0})
 """Steps along directions from where a track begins, for which a source is refined as well: 10 to 16 degrees,
 and a mouth that opens wide. (One that opens while the head turns cost 0.05 of identity on some pairs.)"""
-_REFINED, _REFINED_VERSION = "refined", 16
+_REFINED, _REFINED_VERSION = "refined", 17
 _REFINED_BY = (
     "dlib-resnet", "directions", "facemesh-torch", "iris-torch", "lips-features", "lips-points", "rgb-heads",
     "second-identity",

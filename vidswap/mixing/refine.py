@@ -56,9 +56,9 @@ _LINE = 0.04
 """By how much, of 2, the skin may be darker there than around and than the target's: wrinkles."""
 _ASIDE = 9
 """Pixels of 256 within which the target's own wrinkles and hair may lie elsewhere."""
-_FOREHEAD_SIDE, _AROUND = 256, 61
-"""Sides of the pictures that are compared, and of what is around a pixel. (With the middle of the whole
-forehead instead, faces were lit from within on targets whose hair lies in the mask.)"""
+_FOREHEAD_SIDE, _COARSER, _AROUND = 256, 4, 15
+"""Side of the pictures that are compared, and what is around a pixel, in pixels of a quarter of it. (With the
+middle of the whole forehead instead, faces were lit from within where the target's hair lies in the mask.)"""
 _MOUTH_ROOM = 100.0
 """Values added to those between the lips: a mouth that is all but shut has little say."""
 
@@ -219,10 +219,15 @@ def _relief(image: Tensor, forehead: Tensor) -> Tensor:
     elif image.shape[-1] < _FOREHEAD_SIDE:
         image = functional.interpolate(image, size=(_FOREHEAD_SIDE,) * 2, mode="bilinear")
     light = image.mean(1, keepdim=True)
-    around, share = (
-        functional.avg_pool2d(each, _AROUND, 1, _AROUND // 2) for each in (light * forehead, forehead)
-    )
-    return light - around / share.clamp_min(1e-3)
+    return light - _around(light * forehead) / _around(forehead).clamp_min(1e-3)
+
+
+def _around(values: Tensor) -> Tensor:
+    """Means of what is around each pixel, at a quarter of the size: at the full one they took as long as all
+    else of a step."""
+    small = functional.avg_pool2d(values, _COARSER)
+    wide = functional.avg_pool2d(small, _AROUND, 1, _AROUND // 2)
+    return functional.interpolate(wide, scale_factor=_COARSER, mode="bilinear")
 
 
 def _within(irises: Tensor) -> Tensor:
