@@ -39,6 +39,15 @@ def mesh() -> np.ndarray:
 
 
 @pytest.fixture
+def cheeked(mesh: np.ndarray) -> np.ndarray:
+    """That mesh with the points of its cheeks on skin."""
+    out = mesh.copy()
+    for point, x in ((50, 0.36), (280, 0.64), (101, 0.38), (330, 0.62), (118, 0.36), (347, 0.64)):
+        out[point, :2] = x, 0.58
+    return out
+
+
+@pytest.fixture
 def skin() -> np.ndarray:
     """A face-like picture ``[256, 256, 3]``: skin with soft texture, dark eyes, red mouth."""
     return paint_face((0.80, 0.60, 0.50))

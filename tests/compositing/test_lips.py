@@ -11,15 +11,6 @@ PINK, DARK = (0.98, 0.80, 0.80), (0.62, 0.25, 0.25)
 LOWER_LIP = (slice(191, 193), slice(122, 134))
 
 
-@pytest.fixture
-def spoken(mesh: np.ndarray) -> np.ndarray:
-    """The mesh of the room with cheeks where it has skin."""
-    out = mesh.copy()
-    for point, x in ((50, 0.36), (280, 0.64), (101, 0.38), (330, 0.62), (118, 0.36), (347, 0.64)):
-        out[point, :2] = x, 0.58
-    return out
-
-
 def with_lips(picture: np.ndarray, lips: tuple[float, float, float]) -> np.ndarray:
     out = picture.copy()
     y, x = (np.mgrid[0:256, 0:256] + 0.5) / 256
@@ -31,32 +22,32 @@ def light(rgb: np.ndarray) -> np.ndarray:
     return rgb @ np.array([0.299, 0.587, 0.114])
 
 
-def test_pale_lips_come_down_to_the_skin_and_stay_pink(skin, spoken) -> None:
+def test_pale_lips_come_down_to_the_skin_and_stay_pink(skin, cheeked) -> None:
     target, drawn = with_lips(skin, DARK), with_lips(skin, PINK)
     cheek = float(light(skin[140:156, 90:100].reshape(-1, 3)).mean())
-    out = dim_lips(drawn, spoken, target, spoken)
+    out = dim_lips(drawn, cheeked, target, cheeked)
     lower = out[LOWER_LIP].reshape(-1, 3)
     assert float(light(np.array(PINK))) > 1.05 * cheek  # what is to be mended
     assert float(light(lower).mean()) == pytest.approx(0.9 * cheek, rel=0.05)
     np.testing.assert_allclose(lower.mean(0) / lower.mean(), np.array(PINK) / np.mean(PINK), atol=0.01)
-    half = dim_lips(drawn, spoken, target, spoken, share=0.5)
+    half = dim_lips(drawn, cheeked, target, cheeked, share=0.5)
     assert float(light(lower).mean()) < float(light(half[LOWER_LIP]).mean()) < float(light(np.array(PINK)))
     away = np.ones(skin.shape[:2], bool)
     away[160:210, 80:180] = False
     np.testing.assert_array_equal(out[away], drawn[away])
 
 
-def test_other_lips_stay_and_so_does_what_is_before_them(skin, spoken) -> None:
+def test_other_lips_stay_and_so_does_what_is_before_them(skin, cheeked) -> None:
     drawn, pale = with_lips(skin, DARK), with_lips(skin, PINK)
-    assert dim_lips(drawn, spoken, skin, spoken) is drawn
-    assert dim_lips(pale, None, skin, spoken) is pale
-    assert dim_lips(pale, spoken, skin, spoken, share=0) is pale
+    assert dim_lips(drawn, cheeked, skin, cheeked) is drawn
+    assert dim_lips(pale, None, skin, cheeked) is pale
+    assert dim_lips(pale, cheeked, skin, cheeked, share=0) is pale
     hand = np.ones((64, 64), np.float32)
-    assert dim_lips(pale, spoken, skin, spoken, occluded=hand) is pale
+    assert dim_lips(pale, cheeked, skin, cheeked, occluded=hand) is pale
 
 
-def test_a_glint_on_pale_lips_stays_a_glint(skin, spoken) -> None:
+def test_a_glint_on_pale_lips_stays_a_glint(skin, cheeked) -> None:
     pale = with_lips(skin, (0.90, 0.74, 0.74))
     pale[191, 127] = 1.0
-    out = dim_lips(pale, spoken, skin, spoken)
+    out = dim_lips(pale, cheeked, skin, cheeked)
     assert float(light(out[191, 127]) - light(out[191, 122])) > 0.1

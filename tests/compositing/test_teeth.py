@@ -14,12 +14,10 @@ WHITE, BROWN = (0.86, 0.82, 0.78), (0.56, 0.50, 0.43)
 
 
 @pytest.fixture
-def open_mesh(mesh: np.ndarray) -> np.ndarray:
-    """The mesh of the room with its lips apart, corners of the eyes where they belong."""
-    out = mesh.copy()
+def open_mesh(cheeked: np.ndarray) -> np.ndarray:
+    """The mesh of the room with its lips apart."""
+    out = cheeked.copy()
     out[list(landmarks.INNER_MOUTH), 1] = 0.72 + 1.4 * (out[list(landmarks.INNER_MOUTH), 1] - 0.72)
-    for point, x in ((50, 0.36), (280, 0.64), (101, 0.38), (330, 0.62), (118, 0.36), (347, 0.64)):
-        out[point, :2] = x, 0.58  # skin of the cheeks
     return out
 
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidswap.compositing.arrays import enlarged_part, gaussian_blur, smoothstep, to_array, to_tensor
-from vidswap.compositing.teeth import distance_at, light_of, mouth_box, skin_light
-from vidswap.landmarks import INNER_MOUTH, MOUTH
+from vidswap.compositing.arrays import gaussian_blur, smoothstep, to_array, to_tensor
+from vidswap.compositing.mouth import light_of, mouth_place, skin_light
 from vidswap.records import FloatArray
 
 _MOST = 0.9
@@ -50,17 +49,14 @@ def dim_lips(
     skin = skin_light(target, target_xy)
     if share <= 0 or drawn_xy is None or skin is None:
         return image
-    size, points = image.shape[0], np.asarray(drawn_xy, np.float32)[:, :2]
-    box = mouth_box(points, size, room=_ROOM)
-    if box is None:
+    size = image.shape[0]
+    place = mouth_place(drawn_xy, size, room=_ROOM, occluded=occluded)
+    if place is None:
         return image
-    low, high = box
-    part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    inner, outer = (distance_at(points[list(outline)], low, high, size) for outline in (INNER_MOUTH, MOUTH))
-    lips = smoothstep(outer / _SOFT) * smoothstep(-inner / _SOFT)
-    if occluded is not None:
-        lips = lips * (1 - np.clip(to_array(enlarged_part(to_tensor(occluded), size, part)), 0, 1))
-    rgb = np.ascontiguousarray(image[part])
+    lips = smoothstep(place.outer / _SOFT) * smoothstep(-place.inner / _SOFT)
+    if place.cover is not None:
+        lips = lips * (1 - np.clip(place.cover, 0, 1))
+    rgb = np.ascontiguousarray(image[place.part])
     # In broad, without teeth, skin, and what is in front.
     light, weight = (gaussian_blur(to_tensor(each), _BROAD * size) for each in (light_of(rgb) * lips, lips))
     excess = to_array(light / weight.clamp_min(1e-3)) / (_MOST * skin)
@@ -68,5 +64,5 @@ def dim_lips(
     if dimmed.max() < _LITTLE:
         return image
     out = image.copy(order="K")
-    out[part] = rgb * (1 - dimmed[..., None])
+    out[place.part] = rgb * (1 - dimmed[..., None])
     return out

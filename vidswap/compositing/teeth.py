@@ -13,13 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import enlarged_part, gaussian_blur, smoothstep, to_array, to_tensor
-from vidswap.compositing.masks import signed_distance
-from vidswap.landmarks import INNER_MOUTH, MOUTH, mouth_opening
+from vidswap.compositing.arrays import gaussian_blur, smoothstep, to_array, to_tensor
+from vidswap.compositing.mouth import light_of, mouth_place, skin_light
+from vidswap.landmarks import mouth_opening
 from vidswap.records import FloatArray
 
 _OPEN = 0.025
@@ -28,10 +25,6 @@ _LEAST_AREA = 1.5e-4
 """Part of the crop that teeth fill, before they are believed."""
 _TOP = 0.7
 """Quantile of their light above which they are in full light."""
-_CHEEKS = (50, 280, 101, 330, 118, 347)
-"""Mesh points on skin that is neither bearded nor folded."""
-_CHEEK = 0.012
-"""Radius around them, as part of the crop."""
 _RISE, _FALL = 0.5, 0.01
 """Shares a frame by which brighter and darker teeth are learnt: lips shade them more often than not."""
 _LEAST_GAIN, _MOST_GAIN = 0.85, 1.7
@@ -48,10 +41,6 @@ _OFF, _SOFT = 0.008, 0.012
 in."""
 _BLUR = 0.001
 """Blur of what is gained, as part of the crop."""
-_BLACK = 0.02
-"""Light of cheeks from which on they are seen."""
-_GRID = 4
-"""Pixels from one place to the next where the mouth's outline is looked at."""
 _COVERED = 0.2
 """Opacity of what is in front, from which on it is no mouth."""
 
@@ -125,43 +114,25 @@ def _mouth(picture: FloatArray, mesh_xy: FloatArray, occluded: FloatArray | None
     """The open mouth of a picture ``[S, S, 3]``; None where it is shut, covered or outside."""
     if mouth_opening(mesh_xy) < _OPEN:
         return None
-    size, points = picture.shape[0], np.asarray(mesh_xy, np.float32)[:, :2]
-    box = mouth_box(points, size, room=_AROUND)
-    if box is None:
+    size = picture.shape[0]
+    place = mouth_place(mesh_xy, size, room=_AROUND, occluded=occluded)
+    if place is None:
         return None
-    low, high = box
-    part = (slice(low[1], high[1]), slice(low[0], high[0]))
-    inner, outer = (distance_at(points[list(outline)], low, high, size) for outline in (INNER_MOUTH, MOUTH))
-    inside = smoothstep(inner / _SOFT)
-    lips, skin = (outer > 0) & (inner < -_OFF), outer < -_OFF
-    if occluded is not None:
-        cover = to_array(enlarged_part(to_tensor(occluded), size, part))
-        if float((cover > _COVERED).mean()) > _COVERED:
+    inside = smoothstep(place.inner / _SOFT)
+    lips, skin = (place.outer > 0) & (place.inner < -_OFF), place.outer < -_OFF
+    if place.cover is not None:
+        if float((place.cover > _COVERED).mean()) > _COVERED:
             return None
-        inside = inside * (1 - np.clip(cover, 0, 1))
-        lips, skin = (each & (cover < _COVERED) for each in (lips, skin))
+        inside = inside * (1 - np.clip(place.cover, 0, 1))
+        lips, skin = (each & (place.cover < _COVERED) for each in (lips, skin))
     if not (lips.any() and skin.any()):
         return None
-    rgb = np.ascontiguousarray(picture[part])
+    rgb = np.ascontiguousarray(picture[place.part])
     red = _redness(rgb)
     # Of lips that are paler than skin (or off the mesh) skin tells.
     usual = max(min(float(np.median(red[each])) for each in (lips, skin)), 1e-3)
     teeth = inside * smoothstep((_PALE - red / usual) / (_PALE - _PALER))
-    return _Mouth(part, rgb, teeth, _in_full_light(rgb[teeth > 0.5], size))
-
-
-def mouth_box(
-    points_xy: FloatArray, size: int, *, room: float
-) -> tuple[NDArray[np.int_], NDArray[np.int_]] | None:
-    """Left top and right bottom of what is around the mouth, in pixels of a picture ``[size, size]``; None
-    where that is next to nothing.
-
-    :param room: breadth of the skin around it, as part of the picture.
-    """
-    around = points_xy[list(MOUTH)]
-    low = np.maximum(np.floor((around.min(0) - room) * size), 0).astype(int)
-    high = np.minimum(np.ceil((around.max(0) + room) * size) + 1, size).astype(int)
-    return None if (high - low < 2 * _GRID).any() else (low, high)
+    return _Mouth(place.part, rgb, teeth, _in_full_light(rgb[teeth > 0.5], size))
 
 
 def _in_full_light(teeth: FloatArray, size: int) -> FloatArray | None:
@@ -172,16 +143,6 @@ def _in_full_light(teeth: FloatArray, size: int) -> FloatArray | None:
     return teeth[light >= np.quantile(light, _TOP)].mean(0)
 
 
-def distance_at(outline: FloatArray, low: np.ndarray, high: np.ndarray, size: int) -> FloatArray:
-    """Signed distance to an outline ``[n, 2]`` at the pixels of a part, in parts of the crop, ``[h, w]``."""
-    width, height = high - low
-    x, y = (a + _GRID * (np.arange(-(-n // _GRID)) + 0.5) for a, n in zip(low, (width, height), strict=True))
-    at = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2) / size
-    coarse = torch.from_numpy(signed_distance(outline, at).reshape(1, 1, len(y), len(x)))
-    fine = F.interpolate(coarse, scale_factor=_GRID, mode="bilinear", align_corners=False)
-    return fine[0, 0, :height, :width].numpy()
-
-
 def _brightest(before: FloatArray | None, mouth: _Mouth | None, skin: float) -> FloatArray | None:
     """What is remembered of the brightest teeth, with this frame's mouth."""
     if mouth is None or mouth.top is None:
@@ -190,22 +151,6 @@ def _brightest(before: FloatArray | None, mouth: _Mouth | None, skin: float) -> 
     if before is None:
         return now
     return before + (_RISE if now.sum() > before.sum() else _FALL) * (now - before)
-
-
-def skin_light(target: FloatArray, mesh_xy: FloatArray) -> float | None:
-    """Light of the target's cheeks, 0 to 1; None where they are black or outside."""
-    size, reach = target.shape[0], max(1, round(_CHEEK * target.shape[0]))
-    found = []
-    for x, y in (np.asarray(mesh_xy)[list(_CHEEKS), :2] * size).astype(int):
-        part = target[max(0, y - reach) : max(0, y + reach + 1), max(0, x - reach) : max(0, x + reach + 1)]
-        if part.size:
-            found.append(float(light_of(part).mean()))
-    usual = float(np.median(found)) if found else 0.0
-    return usual if usual > _BLACK else None
-
-
-def light_of(rgb: FloatArray) -> FloatArray:
-    return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def _redness(rgb: FloatArray) -> FloatArray:
