@@ -408,15 +408,21 @@ def _irises(meshes: AlignedMesh, images: torch.Tensor) -> torch.Tensor:
 
 def _between_lips(meshes: AlignedMesh, image: torch.Tensor) -> torch.Tensor:
     """What lies between the lips, ``[1, 1, 128, 128]`` in [0, 1]."""
-    mesh = meshes(image)[0][0].cpu().numpy()
-    within = face_mask(mesh, 128, regions="inner-mouth", feather=_LIP_EDGE)
-    return torch.from_numpy(within)[None, None].to(image.device)
+    within = partial(face_mask, size=128, regions="inner-mouth", feather=_LIP_EDGE)
+    return _seen_in(meshes, image, within)
 
 
 def _forehead(meshes: AlignedMesh, image: torch.Tensor) -> torch.Tensor:
     """Its forehead, ``[1, 1, 256, 256]`` in [0, 1]."""
+    return _seen_in(meshes, image, partial(forehead_mask, size=256))
+
+
+def _seen_in(
+    meshes: AlignedMesh, image: torch.Tensor, part: Callable[[np.ndarray], np.ndarray]
+) -> torch.Tensor:
+    """A part of the face in an image ``[1, 3, S, S]``, as a mask drawn for its mesh, ``[1, 1, n, n]``."""
     mesh = meshes(image)[0][0].cpu().numpy()
-    return torch.from_numpy(forehead_mask(mesh, 256))[None, None].to(image.device)
+    return torch.from_numpy(part(mesh))[None, None].to(image.device)
 
 
 @torch.no_grad()

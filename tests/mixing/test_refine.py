@@ -137,8 +137,9 @@ def test_a_fringe_of_the_source_is_taken_off_a_bare_forehead(networks, pair) -> 
 
     @torch.no_grad()
     def drawn_on(code: torch.Tensor) -> float:
-        relief = _relief(generator.synthesize(mixer(code, target), size=128), asked.forehead)
-        return float(((asked.relief - relief).clamp_min(0) * asked.forehead).sum() / asked.forehead.sum())
+        where, least = asked.forehead
+        relief = _relief(generator.synthesize(mixer(code, target), size=128), where)
+        return float(((least - relief).clamp_min(0) * where).sum() / where.sum())
 
     arguments = (generator, identity, mixer, source, embedding, [target])
     free, bare = (

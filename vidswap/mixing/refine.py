@@ -149,9 +149,10 @@ def refine_source(
         if kept.within is not None:
             off = (area_downsample(image, 128) - kept.target).abs() * kept.within
             loss = loss + _MOUTH_WEIGHT * off.sum() / (3 * kept.within.sum() + _MOUTH_ROOM)
-        if kept.forehead is not None and kept.relief is not None:
-            drawn_on = (kept.relief - _relief(image, kept.forehead)).clamp_min(0) * kept.forehead
-            loss = loss + _FOREHEAD_WEIGHT * drawn_on.sum() / (kept.forehead.sum() + _FOREHEAD_ROOM)
+        if kept.forehead is not None:
+            where, least = kept.forehead
+            drawn_on = (least - _relief(image, where)).clamp_min(0) * where
+            loss = loss + _FOREHEAD_WEIGHT * drawn_on.sum() / (where.sum() + _FOREHEAD_ROOM)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -173,10 +174,8 @@ class _Asked:
     """The target's."""
     within: Tensor | None
     """What lies between the target's lips, ``[1, 1, 128, 128]``."""
-    forehead: Tensor | None
-    """The target's, ``[1, 1, 256, 256]``."""
-    relief: Tensor | None
-    """How far its skin may be darker than around at least, ``[1, 1, 256, 256]``; see :func:`_relief`."""
+    forehead: tuple[Tensor, Tensor] | None
+    """The target's, and the least relief of its skin (see :func:`_relief`), ``[1, 1, 256, 256]`` each."""
 
 
 @torch.no_grad()
@@ -191,10 +190,11 @@ def _asked(
     forehead: Callable[[Tensor], Tensor] | None = None,
 ) -> _Asked:
     mixed, own = (generator.synthesize(code, size=128) for code in (mixer(source, target), target))
-    bare, relief = None if forehead is None else forehead(own), None
-    if bare is not None:
-        relief = _relief(generator.synthesize(target, size=_FOREHEAD_SIDE), bare)
-        relief = -functional.max_pool2d(-relief, _ASIDE, 1, _ASIDE // 2) - _LINE
+    bare = None
+    if forehead is not None:
+        where = forehead(own)
+        relief = _relief(generator.synthesize(target, size=_FOREHEAD_SIDE), where)
+        bare = where, -functional.max_pool2d(-relief, _ASIDE, 1, _ASIDE // 2) - _LINE
     light, green, dark = _glow(_colours(mixed, _EYE_BAND)).split(1, 1)
     skin = _glow(_colours(mixed, _CHEEKS))[:, :1].mean() + _ABOVE_SKIN
     allowed = light + _BRIGHTER
@@ -208,7 +208,6 @@ def _asked(
         None if shape is None else shape(own),
         None if lips is None else lips(own),
         bare,
-        relief,
     )
 
 
