@@ -8,12 +8,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from vidswap.landmarks import MOUTH
+from vidswap.landmarks import EYE_CORNERS, LEFT_BROW, LEFT_EYE, MOUTH, RIGHT_BROW, RIGHT_EYE
 from vidswap.records import AlignedCrop, Face, Frame, Pivot, PixelLayout, Swap
 from vidswap.regenerate import covered_measures, mask_window
+from vidswap.settings import load_config
 from vidswap.stages import (
     FaceWork,
     FixedLagStage,
+    PasteFaces,
     Selection,
     Work,
     _as_filmed,
@@ -160,3 +162,24 @@ def test_near_faces_are_matched_at_the_footage_s_own_resolution() -> None:
     assert np.abs(seen[..., 1] - shown.clip(0, 1)).mean() < 0.02
     far = replace(near, quad=quad / 2)
     assert _as_filmed(far, big) is crop.image
+
+
+def test_closed_lids_of_near_faces_have_the_footage_s_own_detail() -> None:
+    angle = np.linspace(0, 2 * np.pi, 468, endpoint=False)
+    mesh = np.stack([0.5 + 0.3 * np.cos(angle), 0.5 + 0.3 * np.sin(angle), 0 * angle], 1).astype(np.float32)
+    for eye, corners, x in ((LEFT_EYE, EYE_CORNERS[0], 0.38), (RIGHT_EYE, EYE_CORNERS[1], 0.62)):
+        mesh[list(eye), :2] = x, 0.47
+        mesh[list(corners), :2] = (x - 0.05, 0.47), (x + 0.05, 0.47)
+    for brow, x in ((LEFT_BROW, 0.38), (RIGHT_BROW, 0.62)):
+        mesh[list(brow), :2] = x, 0.40
+    crop = AlignedCrop(np.full((512, 512, 3), 0.5, np.float32), SQUARE.astype(np.float32), mesh, None, None)
+    drawn = Face(np.zeros(4, np.float32), 1.0, np.zeros((5, 2), np.float32), mesh_xyz=mesh * 1024)
+    plain = np.full((1024, 1024, 3), 0.5, np.float32)
+    near = FaceWork(face(), SQUARE, crop=crop, swap=Swap(plain, None, SQUARE, 0), drawn=drawn)
+    rows, columns = np.mgrid[0:900, 0:900]
+    lashes = np.full((900, 900, 3), 0.5, np.float32) + 0.1 * ((rows + columns) % 2 * 2 - 1)[..., None]
+    config, _ = load_config(overrides=["composite.eye_depth=0"])
+    lent = PasteFaces(config)._with_eyes(plain, near, lashes.astype(np.float32), 0)
+    lids = np.s_[470:490, 380:400]
+    assert lent[lids].std() > 0.02
+    assert PasteFaces(config)._with_eyes(plain, near, crop.image, 0)[lids].std() < 1e-3

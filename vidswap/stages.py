@@ -375,9 +375,10 @@ class PasteFaces:
         if options.sheen > 0:
             far = 1 - widest(features, _BESIDE_FEATURES)
             image = lend_sheen(image, crop.image, bare * far, share=options.sheen)
+        filmed = _as_filmed(face, work.frame)
         if options.sharpness:
             image = match_detail(
-                image, _as_filmed(face, work.frame), mask,
+                image, filmed, mask,
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
                 texture=options.texture * bare * (1 - features) if options.texture > 0 else None,
             )  # fmt: skip
@@ -385,7 +386,8 @@ class PasteFaces:
         image = dim_lips(
             image, face.drawn_mesh, crop.image, crop.mesh, share=options.lips, occluded=face.occluded
         )
-        image = self._with_eyes(self._with_teeth(image, face, work.shot), face, work.shot)
+        image = self._with_teeth(image, face, work.shot)
+        image = self._with_eyes(image, face, filmed, work.shot)
         return replace(swap, image=image, mask=pasted)
 
     def _with_teeth(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
@@ -400,13 +402,13 @@ class PasteFaces:
         self.teeth[track] = shot, now
         return image
 
-    def _with_eyes(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
+    def _with_eyes(self, image: np.ndarray, face: FaceWork, filmed: np.ndarray, shot: int) -> np.ndarray:
         """The new face with eyes as dark as the target's, and its own lids where they are closed."""
         options, track = self.config.composite, face.face.track_id
         if options.eye_depth <= 0 and options.closed_eyes <= 0:
             return image
         lids = of_shot(self.lids, track, shot)
-        seen = face.drawn_mesh, face.crop.image, face.crop.mesh, lids
+        seen = face.drawn_mesh, filmed, face.crop.mesh, lids
         image, depth = deepen_eyes(
             image, *seen, of_shot(self.depths, track, shot),
             share=options.eye_depth, occluded=face.occluded,
@@ -430,7 +432,7 @@ class PasteFaces:
 
 def _as_filmed(face: FaceWork, frame: Frame) -> np.ndarray:
     """The target's crop with all the detail that the frame has of it: near faces have more than the crop that
-    the stages share, and would be softened down to that."""
+    the stages share, and would be softened down to that, or get blurred lids."""
     side = min(round(quad_size_px(face.quad)), face.swap.image.shape[0])
     if side <= CROP_SIZE:
         return face.crop.image
