@@ -138,6 +138,27 @@ def test_skin_with_pores_of_its_own_does_not_get_them_twice():
     assert fine[0].std() == pytest.approx(fine[2].std(), rel=0.2)
 
 
+def test_pores_that_the_footage_has_not_are_taken_off_and_lines_stay():
+    rng = np.random.default_rng(3)
+    footage, own = _pores(0.006), _pores(0.024)[::-1, ::-1].copy()
+    own[250:253, 100:400] -= 0.2  # a wrinkle
+    # Elsewhere both are as sharp as each other, so that a blur of the whole face is no answer.
+    edges = np.kron(rng.random((8, 16, 1)), np.ones((32, 32, 3)))
+    for image in (footage, own):
+        image[300:] = edges.astype(np.float32)[44:]
+    skin = FACE.copy()
+    skin[int(290 / 512 * len(FACE)) :] = 0
+    plain, calmed = (
+        match_detail(own, footage, FACE, footage_scale=1.0, texture=where) for where in (None, skin)
+    )
+    wanted, before, after = (
+        _light(image - blurred(image, 1.3))[40:230, 40:472].std() for image in (footage, plain, calmed)
+    )
+    assert before > 2 * wanted and after < 1.6 * wanted
+    depth = [_light(image)[240:246, 150:350].mean() - _light(image)[251, 150:350].mean() for image in (plain, calmed)]
+    assert depth[1] > 0.7 * depth[0]
+
+
 def test_a_mole_of_the_footage_stays_behind():
     footage = _pores()
     footage[120:124, 120:124] = 0.05

@@ -1,4 +1,4 @@
-"""Sharpness and grain of the swapped face, brought to those of the footage.
+"""Sharpness, texture and grain of the swapped face, brought to those of the footage.
 
 A generator draws every pore at 1024 px; footage seldom holds that much, and has grain. A face
 that is sharper and cleaner than the neck below it looks pasted. Everything is measured and made
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor
+from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor, widest
 from vidswap.errors import UsageError
 from vidswap.records import FloatArray
 
@@ -43,6 +43,18 @@ _TEXTURE, _TEXTURE_AROUND = 0.005, 0.04
 there is, is averaged by the second."""
 _TEXTURE_MOST = 2.0
 """Texture up to so many times what is usual in the target's skin is carried over."""
+_ROUGHER, _ROUGHER_AROUND, _BESIDE = 1.1, 0.025, 0.01
+"""Times the target's texture that the swap's may be, by what it is averaged, and how far from brows, eyes and lips
+it is measured, as parts of the crop's side. A generator draws pores, as a weave, into the skin of
+pictures that hold none."""
+_LINE = 4.0
+"""Times the median of skin beyond which what is fine is a line or a lash, and no texture."""
+_FEW = 0.05
+"""Least share of skin around a place at which its texture is measured."""
+_COARSER = 4
+"""Pixels of the footage for one of the map of that."""
+_LITTLE = 0.02
+"""Share of its texture below which it is left alone."""
 _ENOUGH = 32768
 _LOOK_PX = 16
 """Pixels that two blurs, one after the other, look at around the face."""
@@ -69,7 +81,8 @@ def match_detail(
     :param seed: number of the grain pattern: give the frame's pts, and a frame always gets the
         same grain.
     :param texture: ``[n, n]`` in [0, 1], which part of the target's pores and grain is carried over where the
-        swap has less of them; 0 where one of the faces is no bare skin. None: none anywhere.
+        swap has less of them, and of the swap's taken off where the target has less; 0 where one of the faces is
+        no bare skin. None: none anywhere.
     :return: ``[S, S, 3]``.
     :raises UsageError: for a strength outside [0, 1].
     """
@@ -85,8 +98,11 @@ def match_detail(
     # Nothing looks farther than a few pixels beyond the face. Blocks begin where they would in the whole.
     rows, columns = inner = span_of(face, room=max(side // 16, _LOOK_PX), cell=_BLOCK)
     seen = face[inner]
-    swap = _reduce(to_tensor(swap_image), side)[..., rows, columns].contiguous()
     target_luma = to_array(_reduce(luma(to_tensor(target_crop)), side))[inner]
+    skin = None if texture is None else strength * resize_map(texture, side)[inner]
+    if skin is not None:
+        swap_image = _smoothed(swap_image, target_luma, skin, inner, side)
+    swap = _reduce(to_tensor(swap_image), side)[..., rows, columns].contiguous()
     swap_luma = luma(swap)
     enlarged = side < target_crop.shape[0]
     seen_noise = noise_level(target_luma, seen)
@@ -100,8 +116,8 @@ def match_detail(
     )
     softened = gaussian_blur(swap, strength * sigma)
     lent = None
-    if texture is not None:
-        lent = _texture(luma(softened), target_luma, strength * resize_map(texture, side)[inner], side)
+    if skin is not None:
+        lent = _texture(luma(softened), target_luma, skin, side)
         softened = softened + lent
     own_noise = noise_level(to_array(luma(softened)), seen)
     # Grain at or below the swap's own finest texture is there already.
@@ -134,6 +150,44 @@ def _texture(swap: torch.Tensor, target: FloatArray, skin: FloatArray, side: int
     missing = (1 - own_energy / energy.clamp_min(1e-8)).clamp_min(0).sqrt()
     ordinary = (_TEXTURE_MOST * usual / energy.clamp_min(1e-8).sqrt()).clamp(max=1.0)
     return to_tensor(skin) * missing * ordinary**2 * most * torch.tanh(fine / most)
+
+
+def _smoothed(
+    image: FloatArray, target: FloatArray, skin: FloatArray, inner: tuple[slice, slice], side: int
+) -> FloatArray:
+    """The swap ``[S, S, 3]`` without the texture that its skin has in excess of the target's.
+
+    Lines, lashes and moles of either do not count as texture, and stay.
+
+    :param target: ``[h, w]`` light of the target, rows and columns ``inner`` of ``side``.
+    :param skin: ``[h, w]`` where it is wanted, and how much of it, 0 to 1.
+    """
+    heard = skin > 0.5 * skin.max()
+    if heard.sum() < _BLOCK**2:
+        return image
+    whole = luma(to_tensor(image))
+    lights = to_tensor(target), _reduce(whole, side)[..., inner[0], inner[1]]
+    bare = to_tensor(-widest(-heard.astype(np.float32), max(1, round(_BESIDE * side))))
+    # Means of roots: they hear what is everywhere, and hardly the few lines among it.
+    fine = [(each - gaussian_blur(each, _TEXTURE * side)).abs().sqrt() * bare for each in lights]
+    coarse = F.avg_pool2d(torch.cat([*fine, bare, to_tensor(skin)], 1), _COARSER, ceil_mode=True)
+    heard_of = gaussian_blur(coarse[:, :3], _ROUGHER_AROUND * side / _COARSER)
+    level, own_level = (heard_of[:, :2] / heard_of[:, 2:].clamp_min(_FEW)).square().split(1, 1)
+    excess = coarse[:, 3:] * (1 - _ROUGHER * level / own_level.clamp_min(1e-5)).clamp_min(0)
+    if excess.max() < _LITTLE:
+        return image
+    # In the picture as it is drawn: reduced and enlarged again, half of what is taken off would be lost.
+    size = image.shape[0]
+    rows, columns = _scaled(inner, size / side)
+    light = whole[..., rows, columns]
+    own = light - gaussian_blur(light, _TEXTURE * size)
+    most = _LINE * max(float(own[..., ::4, ::4].abs().median()), 1e-4)
+    share = F.interpolate(excess, size=own.shape[-2:], mode="bilinear", align_corners=False)
+    out = np.array(image, dtype=np.float32)
+    part = out[rows, columns]
+    part -= (share * most * torch.tanh(own / most))[0, 0].numpy()[..., None]
+    np.clip(part, 0.0, 1.0, out=part)
+    return out
 
 
 def noise_level(grey: FloatArray, mask: FloatArray | NDArray[np.bool_]) -> float:
@@ -260,12 +314,17 @@ def _carried(
     out = np.array(original, dtype=np.float32)
     rows, columns = inner
     if side != size:
-        rows, columns = (slice(round(s.start * size / side), round(s.stop * size / side)) for s in inner)
+        rows, columns = _scaled(inner, size / side)
         change = _enlarged(change, size / side, inner, (rows, columns))
     part = out[rows, columns]
     part += change[0].permute(1, 2, 0).numpy()
     np.clip(part, 0.0, 1.0, out=part)
     return out
+
+
+def _scaled(inner: tuple[slice, slice], scale: float) -> tuple[slice, slice]:
+    rows, columns = (slice(round(span.start * scale), round(span.stop * scale)) for span in inner)
+    return rows, columns
 
 
 def _enlarged(
