@@ -44,8 +44,8 @@ there is, is averaged by the second."""
 _TEXTURE_MOST = 2.0
 """Texture up to so many times what is usual in the target's skin is carried over."""
 _ROUGHER, _ROUGHER_AROUND, _BESIDE = 1.1, 0.025, 0.01
-"""Times the target's texture that the swap's may be, by what it is averaged, and how far from brows, eyes and lips
-it is measured, as parts of the crop's side. A generator draws pores, as a weave, into the skin of
+"""Times the target's texture that the swap's may be; by what that is averaged, and how far from brows, eyes
+and lips it is measured, as parts of the crop's side. A generator draws pores, as a weave, into the skin of
 pictures that hold none."""
 _LINE = 4.0
 """Times the median of skin beyond which what is fine is a line or a lash, and no texture."""
@@ -81,8 +81,8 @@ def match_detail(
     :param seed: number of the grain pattern: give the frame's pts, and a frame always gets the
         same grain.
     :param texture: ``[n, n]`` in [0, 1], which part of the target's pores and grain is carried over where the
-        swap has less of them, and of the swap's taken off where the target has less; 0 where one of the faces is
-        no bare skin. None: none anywhere.
+        swap has less of them, and of the swap's taken off where the target has less; 0 where one of the faces
+        is no bare skin. None: none anywhere.
     :return: ``[S, S, 3]``.
     :raises UsageError: for a strength outside [0, 1].
     """
