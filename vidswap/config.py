@@ -154,8 +154,8 @@ class CompositeConfig:
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
     texture: float = 1.0
-    """How far the new skin's pores are brought to the footage's: it gets them where it has fewer of its own, and
-    loses its own where the footage has none. Needs ``sharpness``; 0 leaves the skin as it is drawn."""
+    """How far the new skin's pores are brought to the footage's: it gets them where it has fewer of its own,
+    and loses its own where the footage has none. Needs ``sharpness``; 0 leaves the skin as it is drawn."""
     sheen: float = 0.6
     """Share of the highlights on the footage's nose, cheeks and forehead that the new face gets where its own
     are fainter. 0 leaves them as they are drawn."""

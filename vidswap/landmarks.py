@@ -47,7 +47,7 @@ REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
     "brows": (LEFT_BROW, RIGHT_BROW),
     "nose": (NOSE,),
     "mouth": (MOUTH,),
-    "inner_mouth": (INNER_MOUTH,),
+    "inner-mouth": (INNER_MOUTH,),
 }
 """Region -> closed outlines. ``skin`` has the outline of the face."""
 

@@ -32,7 +32,7 @@ from vidswap.compositing import (
 )
 from vidswap.compositing.arrays import resize_map, widest
 from vidswap.config import CompositeConfig, RunConfig
-from vidswap.faces import FaceFinder, align_quad
+from vidswap.faces import FaceFinder, align_quad, largest_face
 from vidswap.geometry import quad_box, quad_size_px
 from vidswap.identities import SourceIdentity, aligned_crop, to_tensor, visible_face
 from vidswap.inversion import WarmState
@@ -136,18 +136,11 @@ class Selection:
         if self.wanted == "all":
             return [(face, self.source) for face in faces]
         if self.wanted == "largest":
-            return [(self._largest(faces), self.source)]
+            largest = largest_face(faces, self._chosen)
+            self._chosen = largest.track_id
+            return [(largest, self.source)]
         numbers = self.numbers
         return [(face, self.source) for face in faces if face.track_id in numbers]
-
-    def _largest(self, faces: Sequence[Face]) -> Face:
-        """The largest face; the one chosen before is kept while it is of comparable size."""
-        largest = max(faces, key=lambda face: face.size_px)
-        for face in faces:
-            if face.track_id == self._chosen and face.size_px > 0.6 * largest.size_px:
-                return face
-        self._chosen = largest.track_id
-        return largest
 
 
 def detection_picture(frame: Frame) -> tuple[np.ndarray, float]:

@@ -25,16 +25,9 @@ from vidswap.records import FloatArray
 REFERENCE_SIZE = 1024
 """Lengths of masks are given in pixels of a crop of this side."""
 
-REGIONS = ("face", "skin", "eyes", "brows", "nose", "mouth", "inner-mouth")
+REGIONS = tuple(landmarks.REGIONS)
 """Names that :func:`face_mask` knows."""
 
-_OUTLINES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "eyes": (landmarks.LEFT_EYE, landmarks.RIGHT_EYE),
-    "brows": (landmarks.LEFT_BROW, landmarks.RIGHT_BROW),
-    "nose": (landmarks.NOSE,),
-    "mouth": (landmarks.MOUTH,),
-    "inner-mouth": (landmarks.INNER_MOUTH,),
-}
 _GROW = {
     "face": 0.012,
     "eyes": 0.014,
@@ -181,7 +174,7 @@ def _region_distances(name: str, xy: NDArray[np.float64], size: int) -> list[Flo
     grid = min(_FINE, size)
     return [
         _distance_map(xy[list(outline)], size, grid=grid) + np.float32(_GROW[name])
-        for outline in _OUTLINES[name]
+        for outline in landmarks.REGIONS[name]
     ]
 
 

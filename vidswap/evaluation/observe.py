@@ -13,7 +13,7 @@ from PIL import Image
 from vidswap import geometry, landmarks, warp
 from vidswap.errors import InputError
 from vidswap.evaluation.judges import Judges, Person
-from vidswap.faces import FaceFinder, align_quad, face_in_crop
+from vidswap.faces import FaceFinder, align_quad, face_in_crop, largest_face
 from vidswap.metrics import attributes, identity, images, temporal, warping
 from vidswap.metrics.table import FRAME_MEASURES, Row
 from vidswap.records import Face, Frame
@@ -31,7 +31,6 @@ _GROWTH = 1.25
 """The outline is scaled by this before what lies outside of it is compared."""
 _LEAST_VISIBLE = 0.2
 _SAME_FACE_OVERLAP = 0.2
-_KEEP_SIZE = 0.6
 _ASPECT_SLACK = 0.02
 
 
@@ -125,16 +124,13 @@ class PairObserver:
         faces = self._finders[0].find(rgb, seconds, embed=self._embed)
         for face in faces:
             self.tracks[face.track_id] = self.tracks.get(face.track_id, 0) + 1
-        own = [face for face in faces if face.track_id == self._track]
         if self._is_fixed:
-            return own[0] if own else None
+            return next((face for face in faces if face.track_id == self._track), None)
         if not faces:
             return None
-        # The rule by which `--face largest` chooses what is swapped.
-        if own and own[0].size_px > _KEEP_SIZE * faces[0].size_px:
-            return own[0]
-        self._track = faces[0].track_id
-        return faces[0]
+        face = largest_face(faces, self._track)
+        self._track = face.track_id
+        return face
 
     def _embed(self, face: Face, rgb: Array) -> Array | None:
         return self._judges.first(warp.crop(rgb, align_quad(face), ALIGNED_SIZE)[0])

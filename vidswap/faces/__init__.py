@@ -8,7 +8,7 @@ from vidswap.faces.cuts import is_cut, small_rgb
 from vidswap.faces.detect import DETECTORS, Detector, MediaPipeDetector, make_detector
 from vidswap.faces.finder import FaceFinder
 from vidswap.faces.mesh import FaceMesher
-from vidswap.faces.track import Track, Tracker, look_weight
+from vidswap.faces.track import Track, Tracker, largest_face, look_weight
 from vidswap.warp import crop, paste_sample
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "crop",
     "face_in_crop",
     "is_cut",
+    "largest_face",
     "look_weight",
     "make_detector",
     "paste_sample",

@@ -29,6 +29,17 @@ _EAGER_SECONDS = 0.1
 """From one embedding to the next where they are wanted soon; nearer frames tell the same again."""
 
 
+_COMPARABLE = 0.6
+"""Part of the largest face's size from which on a face is of comparable size."""
+
+
+def largest_face(faces: Sequence[Face], chosen: int | None = None) -> Face:
+    """The largest of some faces, at least one; the track chosen before while its is of comparable size."""
+    largest = max(faces, key=lambda face: face.size_px)
+    least = _COMPARABLE * largest.size_px
+    return next((face for face in faces if face.track_id == chosen and face.size_px > least), largest)
+
+
 @dataclass
 class Track:
     """What is known of one person."""
