@@ -47,6 +47,22 @@ def test_the_targets_own_fringe_is_kept_and_other_patches_are_not(skin, mesh) ->
     assert not own_fringe(seen, fringed, np.zeros_like(mask), mesh).any()
 
 
+def test_a_lock_that_hangs_along_a_cheek_is_kept_and_a_shaded_cheek_is_not(skin, mesh) -> None:
+    mask = face_mask(mesh, 128)
+    y, x = (np.mgrid[:256, :256] + 0.5) / 256
+    side = x > float(mesh[:, 0].max()) - 0.06  # from above the forehead down to the chin
+    seen = resize_map(side.astype(np.float32), 192)
+    cheek = (resize_map(mask, 192) > 0.9) & (seen > 0.9) & ((np.mgrid[:192, :192][0] + 0.5) / 192 > 0.52)
+    assert cheek.any()
+    for color in ((0.85, 0.70, 0.35), (0.10, 0.09, 0.09)):  # fair, dark
+        haired = skin.copy()
+        haired[side] = color
+        assert own_fringe(seen, haired, mask, mesh)[cheek].mean() > 0.9
+    shaded = skin.copy()
+    shaded[side] *= 0.4
+    assert own_fringe(seen, shaded, mask, mesh)[cheek].max() < 0.05
+
+
 def test_the_forehead_reaches_down_between_the_brows_and_holds_neither_brows_nor_eyes(mesh) -> None:
     size = 256
     forehead = forehead_mask(mesh, size)

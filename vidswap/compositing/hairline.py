@@ -23,7 +23,7 @@ from vidswap.compositing.arrays import (
 )
 from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
 from vidswap.compositing.glance import Glance
-from vidswap.compositing.masks import face_mask
+from vidswap.compositing.masks import face_mask, outline_distance
 from vidswap.landmarks import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
 from vidswap.records import FloatArray
 
@@ -33,11 +33,17 @@ _ABOVE_BROWS = 0.03
 """Part of the crop above the brows where the forehead begins."""
 _FRINGE = (0.25, 0.45)
 """Logarithm by which hair may, and must, differ from the skin in some colour."""
+_LOCK = (0.15, 0.3)
+"""The same of a lock beside the cheeks, in hue, upwards in light, or downwards beyond the shade."""
+_SHADE = 0.9
+"""Logarithm by which skin in the shade may be darker."""
 _BROWS_INNER = ((55, 107), (285, 336))
 _EDGE = 16.0
 """Pixels of a 1024 crop by which a forehead fades out."""
-_HANGS = 24
-"""Pixels by which a fringe may hang from the forehead to the eyes."""
+_HANGS = 60
+"""Pixels by which hair may hang from the forehead: a fringe to the eyes, a lock beside them to the chin."""
+_BESIDE = 0.12
+"""Part of the crop inside the face's outline up to which a lock may hang lower than the eyes."""
 
 
 def forehead_mask(mesh_xyz: NDArray[np.floating], size: int) -> FloatArray:
@@ -83,7 +89,8 @@ def bare_forehead(
 def own_fringe(
     occluded: FloatArray, target: FloatArray | Glance, mask: FloatArray, mesh_xyz: FloatArray
 ) -> FloatArray:
-    """What of a map of occluders is the target's own hair, hanging over its forehead, ``[n, n]`` in [0, 1].
+    """What of a map of occluders is the target's own hair, hanging over its forehead and down along its
+    cheeks, ``[n, n]`` in [0, 1].
 
     :param occluded: ``[n, n]`` in [0, 1], as a network sees it. :param mask: ``[M, M]`` the face.
     :param target: ``[T, T, 3]`` RGB in [0, 1], or a glance. :param mesh_xyz: ``[468, 3]`` in [0, 1].
@@ -96,9 +103,19 @@ def own_fringe(
     if skin.sum() < 64 or not (seen * (rows < brows) * face).any():
         return np.zeros_like(occluded)
     color = np.log(Glance.of(target).rgb[0].permute(1, 2, 0).numpy() + 0.05)
-    other = np.abs(color - np.median(color[skin], axis=0)).max(2)
-    least, sure = _FRINGE
-    other = smoothstep((to_array(gaussian_blur(to_tensor(other), 1.0)) - least) / (sure - least))
-    hair = seen * -widest(-widest(other, 2), 1) * smoothstep((eyes - rows) / 0.02)
+    color = color - np.median(color[skin], axis=0)
+    light = color.mean(2)
+    # A far cheek in the shade is darker than the skin, though not as black hair is, and has its hue.
+    lock = np.maximum(np.abs(color - light[..., None]).max(2), np.maximum(light, -light - _SHADE))
+    beside = smoothstep((_BESIDE - outline_distance(mesh_xyz)) / 0.03)
+    upper = smoothstep((eyes - rows) / 0.02)
+    hair = np.maximum(upper * _plainly(np.abs(color).max(2), _FRINGE), beside * _plainly(lock, _LOCK)) * seen
     hanging = grown(hair * smoothstep((brows - rows) / 0.03), hair, _HANGS)
     return np.minimum(occluded, resize_map(hanging, occluded.shape[0]))
+
+
+def _plainly(difference: FloatArray, limits: tuple[float, float]) -> FloatArray:
+    """Where colours differ plainly, ``[n, n]`` in [0, 1], without threads."""
+    least, sure = limits
+    other = smoothstep((to_array(gaussian_blur(to_tensor(difference), 1.0)) - least) / (sure - least))
+    return -widest(-widest(other, 2), 1)
