@@ -31,9 +31,11 @@ from vidswap.kept_faces import KeptChunks, analysis_key
 from vidswap.pipeline import Swapper
 from vidswap.provenance import read_mark
 from vidswap.records import Frame, PixelLayout
+from vidswap.regenerate import Regenerate
 from vidswap.reports import Progress
 from vidswap.runs import clear_published, piece_suffix, work_folder
 from vidswap.session import Session
+from vidswap.sheet import _Works
 from vidswap.sources import parse_source
 from vidswap.stages import Selection
 from vidswap.video import VideoWriter, open_frames, probe, read_image, write_image
@@ -245,6 +247,20 @@ def test_inversions_do_not_depend_on_the_source_or_on_what_is_made_of_them(sessi
         replace(CHEAP, smooth=SmoothConfig(occlusion=0.0)),
     ):
         assert key(other, "a") != key(CHEAP, "a")
+
+
+def test_a_sheet_shows_the_source_as_the_run_refined_it(session: Session, clip: Path, whole: Path) -> None:
+    made, told = swapper(session, KEEPING), []
+    selection = Selection("largest", made.source(SOURCE))
+    works = _Works(made.session, probe(clip), selection, told.append)
+    work, draw = works(frames_of(clip)[3])
+    (face,) = work.faces
+    # Later in the clip its code is another one, by which the source was never refined.
+    later = work.with_faces([replace(face, pivot=replace(face.pivot, latent=face.pivot.latent + 0.1))])
+    draw(later)
+    assert not [line for line in told if "fitting" in line]
+    Regenerate(made.session, told.append)(later)
+    assert [line for line in told if "fitting" in line]
 
 
 def test_a_chunk_that_is_encoded_again_is_the_same(tmp_path: Path) -> None:

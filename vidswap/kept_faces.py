@@ -6,6 +6,8 @@ they depend on, a chunk of frames an entry. Pivots have 16 bits a number there a
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -68,6 +70,24 @@ class KeptChunks:
             index = self._chunk_of.get(pts)
         frames = () if self._last[1] is None else self._last[1]["frames"]
         return next((entry for entry in frames if entry["pts"] == pts), None)
+
+    def first_of(self, track_id: int, count: int) -> list[State]:
+        """The frame in which a track is first seen and up to ``count`` after it, within the shot."""
+        found: list[State] = []
+        for entry in self._entries():
+            if not found and all(face["face"].track_id != track_id for face in entry["faces"]):
+                continue
+            if found and (len(found) > count or entry["shot"] != found[0]["shot"]):
+                break
+            found.append(entry)
+        return found
+
+    def _entries(self) -> Iterator[State]:
+        for index in itertools.count():
+            chunk = self.get(index)
+            if chunk is None:
+                return
+            yield from chunk["frames"]
 
     def _key(self, index: int) -> dict[str, JSON]:
         return {**self.key, "chunk": index}

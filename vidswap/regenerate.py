@@ -102,12 +102,13 @@ class Regenerate:
 
     def __call__(self, work: Work) -> Work:
         for face in work.faces:
-            self._refine(face)
+            self.refine(face)
             self._begin_steering(face, work.shot)
         with torch.no_grad():
             return self._drawn(work)
 
-    def _refine(self, face: FaceWork) -> None:
+    def refine(self, face: FaceWork) -> None:
+        """Refine the source for a face's track by its pivot, unless that was done by one before."""
         key = (face.face.track_id, face.source.name)
         if key in self.refined:
             return

@@ -26,7 +26,7 @@ from vidswap.reports import Log, PreviewReport, Progress, Telling, quiet
 from vidswap.runs import kept_chunks
 from vidswap.session import Session
 from vidswap.sources import check_reference
-from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection
+from vidswap.stages import CropFaces, FindFaces, InvertFaces, PasteFaces, Selection, smooth_latents
 from vidswap.video import VideoInfo, check_output, grab_frame, output_kind, probe, read_region
 from vidswap.witnesses import CROP_SIZE, SeeOccluders
 from vidswap.works import FaceWork, Work
@@ -118,9 +118,23 @@ class _Works:
         session, crop = self.session, CropFaces(self.session.config.composite)
         entry = self._kept.at(frame.pts)
         if entry is not None:
-            return crop(kept_work(entry, frame, self.selection)), self._draw_kept
+            work = crop(kept_work(entry, frame, self.selection))
+            for face in work.faces:
+                begun = self._begun(face, frame)
+                if begun is not None:
+                    self._draw_kept.refine(begun)
+            return work, self._draw_kept
         work = FindFaces(session, session.new_finder(), self.selection.fresh())(frame)
         return InvertFaces(session)(crop(work)), Regenerate(session, self.doing)
+
+
+    def _begun(self, face: FaceWork, frame: Frame) -> FaceWork | None:
+        """A face as it was where its track begins: what the run refined its source by, and kept."""
+        smooth, track = self.session.config.smooth, face.face.track_id
+        near = [kept_work(entry, frame, self.selection) for entry in self._kept.first_of(track, smooth.lag)]
+        if near and smooth.latent > 0 and smooth.lag > 0:
+            near[0] = smooth_latents(smooth.latent)(near[0], list(enumerate(near))[1:])
+        return next((each for work in near[:1] for each in work.faces if each.face.track_id == track), None)
 
 
 def _rows(session: Session, work: Work, draw: Regenerate) -> list[list[np.ndarray]]:
