@@ -43,7 +43,7 @@ _TEXTURE, _TEXTURE_AROUND = 0.005, 0.04
 there is, is averaged by the second."""
 _TEXTURE_MOST = 2.0
 """Texture up to so many times what is usual in the target's skin is carried over."""
-_ROUGHER, _ROUGHER_AROUND, _BESIDE = 1.1, 0.025, 0.01
+_ROUGHER, _ROUGHER_AROUND, _BESIDE = 1.4, 0.025, 0.01
 """Times the target's texture that the swap's may be; by what that is averaged, and how far from brows, eyes
 and lips it is measured, as parts of the crop's side. A generator draws pores, as a weave, into the skin of
 pictures that hold none."""
