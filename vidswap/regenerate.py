@@ -107,6 +107,10 @@ class Regenerate:
         with torch.no_grad():
             return self._drawn(work)
 
+    def is_refined(self, face: FaceWork) -> bool:
+        """Whether the face's source was refined for its track."""
+        return (face.face.track_id, face.source.name) in self.refined
+
     def refine(self, face: FaceWork) -> None:
         """Refine the source for a face's track by its pivot, unless that was done by one before."""
         key = (face.face.track_id, face.source.name)

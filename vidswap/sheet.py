@@ -120,7 +120,7 @@ class _Works:
         if entry is not None:
             work = crop(kept_work(entry, frame, self.selection))
             for face in work.faces:
-                begun = self._begun(face, frame)
+                begun = None if self._draw_kept.is_refined(face) else self._begun(face, frame)
                 if begun is not None:
                     self._draw_kept.refine(begun)
             return work, self._draw_kept

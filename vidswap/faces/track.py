@@ -27,8 +27,6 @@ _JUST_SECONDS = 0.2
 """Nobody else takes the place of a half hidden face within this time."""
 _EAGER_SECONDS = 0.1
 """From one embedding to the next where they are wanted soon; nearer frames tell the same again."""
-
-
 _COMPARABLE = 0.6
 """Part of the largest face's size from which on a face is of comparable size."""
 
