@@ -73,14 +73,11 @@ class KeptChunks:
 
     def first_of(self, track_id: int, count: int) -> list[State]:
         """The frame in which a track is first seen and up to ``count`` after it, within the shot."""
-        found: list[State] = []
-        for entry in self._entries():
-            if not found and all(face["face"].track_id != track_id for face in entry["faces"]):
-                continue
-            if found and (len(found) > count or entry["shot"] != found[0]["shot"]):
-                break
-            found.append(entry)
-        return found
+        seen = itertools.dropwhile(
+            lambda entry: all(face["face"].track_id != track_id for face in entry["faces"]), self._entries()
+        )
+        near = list(itertools.islice(seen, count + 1))
+        return [entry for entry in near if entry["shot"] == near[0]["shot"]]
 
     def _entries(self) -> Iterator[State]:
         for index in itertools.count():

@@ -113,9 +113,9 @@ class Regenerate:
 
     def refine(self, face: FaceWork) -> None:
         """Refine the source for a face's track by its pivot, unless that was done by one before."""
-        key = (face.face.track_id, face.source.name)
-        if key in self.refined:
+        if self.is_refined(face):
             return
+        key = (face.face.track_id, face.source.name)
         target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
         what = f"fitting {face.source.name} to person {key[0]} (once; then it is cached)"
         self.refined[key] = refined_code(

@@ -127,7 +127,6 @@ class _Works:
         work = FindFaces(session, session.new_finder(), self.selection.fresh())(frame)
         return InvertFaces(session)(crop(work)), Regenerate(session, self.doing)
 
-
     def _begun(self, face: FaceWork, frame: Frame) -> FaceWork | None:
         """A face as it was where its track begins: what the run refined its source by, and kept."""
         smooth, track = self.session.config.smooth, face.face.track_id

@@ -190,3 +190,18 @@ def span_of(seen: NDArray[np.bool_], *, room: int, cell: int = 1) -> tuple[slice
         low, high = max(0, int(found[0]) - room), min(length, int(found[-1]) + 1 + room)
         spans.append(slice(low // cell * cell, min(length, -(-high // cell) * cell)))
     return spans[0], spans[1]
+
+
+def scaled_span(spans: tuple[slice, slice], scale: float) -> tuple[slice, slice]:
+    """Rows and columns in a picture that is ``scale`` times as large."""
+    rows, columns = (slice(round(span.start * scale), round(span.stop * scale)) for span in spans)
+    return rows, columns
+
+
+def with_added(image: FloatArray, change: FloatArray, part: tuple[slice, slice]) -> FloatArray:
+    """A picture ``[H, W, 3]`` with a change ``[h, w, 1 or 3]`` added in a part, which stays in [0, 1]."""
+    out = np.array(image, dtype=np.float32)
+    inner = out[part]
+    inner += change
+    np.clip(inner, 0.0, 1.0, out=inner)
+    return out

@@ -7,12 +7,24 @@ at the **footage's own resolution**: the crop reduced to as many pixels as its q
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, span_of, to_array, to_tensor, widest
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    luma,
+    resize_map,
+    scaled_span,
+    span_of,
+    to_array,
+    to_tensor,
+    widest,
+    with_added,
+)
 from vidswap.errors import UsageError
 from vidswap.records import FloatArray
 
@@ -99,9 +111,11 @@ def match_detail(
     rows, columns = inner = span_of(face, room=max(side // 16, _LOOK_PX), cell=_BLOCK)
     seen = face[inner]
     target_luma = to_array(_reduce(luma(to_tensor(target_crop)), side))[inner]
-    skin = None if texture is None else strength * resize_map(texture, side)[inner]
+    skin = None
+    if texture is not None:
+        skin = _skin(target_luma, strength * resize_map(texture, side)[inner], side)
     if skin is not None:
-        swap_image = _smoothed(swap_image, target_luma, skin, inner, side)
+        swap_image = _smoothed(swap_image, skin, inner, side)
     swap = _reduce(to_tensor(swap_image), side)[..., rows, columns].contiguous()
     swap_luma = luma(swap)
     enlarged = side < target_crop.shape[0]
@@ -117,7 +131,7 @@ def match_detail(
     softened = gaussian_blur(swap, strength * sigma)
     lent = None
     if skin is not None:
-        lent = _texture(luma(softened), target_luma, skin, side)
+        lent = _texture(luma(softened), skin, side)
         softened = softened + lent
     own_noise = noise_level(to_array(luma(softened)), seen)
     # Grain at or below the swap's own finest texture is there already.
@@ -131,46 +145,60 @@ def match_detail(
     return _carried(swap_image, change, inner, side)
 
 
-def _texture(swap: torch.Tensor, target: FloatArray, skin: FloatArray, side: int) -> torch.Tensor:
+@dataclass(frozen=True)
+class _Skin:
+    """Bare skin of a target and a swap, at the footage's resolution."""
+
+    wanted: FloatArray
+    """``[h, w]`` where its texture is brought to the target's, and how far, 0 to 1."""
+    heard: NDArray[np.bool_]
+    """``[h, w]`` where it tells what is usual."""
+    fine: torch.Tensor
+    """``[1, 1, h, w]`` the target's fine detail."""
+
+
+def _skin(target: FloatArray, wanted: FloatArray, side: int) -> _Skin | None:
+    """The skin of a target ``[h, w]`` in a crop of ``side`` pixels; None where too little of it is bare."""
+    heard = wanted > 0.5 * wanted.max()
+    if heard.sum() < _BLOCK**2:
+        return None
+    return _Skin(wanted, heard, _fine(to_tensor(target), side))
+
+
+def _fine(light: torch.Tensor, side: int) -> torch.Tensor:
+    """What of a picture in a crop of ``side`` pixels counts as texture."""
+    return light - gaussian_blur(light, _TEXTURE * side)
+
+
+def _texture(swap: torch.Tensor, skin: _Skin, side: int) -> torch.Tensor:
     """What the target's skin has of fine detail and the swap's has not, ``[1, 1, h, w]``.
 
     Bounded by what is usual in the target's skin, so that moles, wrinkles and stubble stay behind.
 
-    :param swap: ``[1, 1, h, w]`` light, ``target`` ``[h, w]`` alike.
-    :param skin: ``[h, w]`` where it is wanted, and how much of it, 0 to 1.
-    :param side: pixels of the whole crop.
+    :param swap: ``[1, 1, h, w]`` light. :param side: pixels of the whole crop.
     """
-    heard = skin > 0.5 * skin.max()
-    if heard.sum() < _BLOCK**2:
-        return torch.zeros_like(swap)
-    fine, own = (each - gaussian_blur(each, _TEXTURE * side) for each in (to_tensor(target), swap))
+    fine, own = skin.fine, _fine(swap, side)
     energy, own_energy = (gaussian_blur(each.square(), _TEXTURE_AROUND * side) for each in (fine, own))
-    usual = float(energy[0, 0][torch.from_numpy(heard)].median()) ** 0.5
+    usual = float(energy[0, 0][torch.from_numpy(skin.heard)].median()) ** 0.5
     most = _TEXTURE_MOST * max(usual, 1e-4)
     missing = (1 - own_energy / energy.clamp_min(1e-8)).clamp_min(0).sqrt()
     ordinary = (_TEXTURE_MOST * usual / energy.clamp_min(1e-8).sqrt()).clamp(max=1.0)
-    return to_tensor(skin) * missing * ordinary**2 * most * torch.tanh(fine / most)
+    return to_tensor(skin.wanted) * missing * ordinary**2 * most * torch.tanh(fine / most)
 
 
-def _smoothed(
-    image: FloatArray, target: FloatArray, skin: FloatArray, inner: tuple[slice, slice], side: int
-) -> FloatArray:
+def _smoothed(image: FloatArray, skin: _Skin, inner: tuple[slice, slice], side: int) -> FloatArray:
     """The swap ``[S, S, 3]`` without the texture that its skin has in excess of the target's.
 
     Lines, lashes and moles of either do not count as texture, and stay.
 
-    :param target: ``[h, w]`` light of the target, rows and columns ``inner`` of ``side``.
-    :param skin: ``[h, w]`` where it is wanted, and how much of it, 0 to 1.
+    :param skin: rows and columns ``inner`` of ``side``.
     """
-    heard = skin > 0.5 * skin.max()
-    if heard.sum() < _BLOCK**2:
-        return image
     whole = luma(to_tensor(image))
-    lights = to_tensor(target), _reduce(whole, side)[..., inner[0], inner[1]]
-    bare = to_tensor(-widest(-heard.astype(np.float32), max(1, round(_BESIDE * side))))
+    own = _fine(_reduce(whole, side)[..., inner[0], inner[1]], side)
+    bare = to_tensor(-widest(-skin.heard.astype(np.float32), max(1, round(_BESIDE * side))))
     # Means of roots: they hear what is everywhere, and hardly the few lines among it.
-    fine = [(each - gaussian_blur(each, _TEXTURE * side)).abs().sqrt() * bare for each in lights]
-    coarse = F.avg_pool2d(torch.cat([*fine, bare, to_tensor(skin)], 1), _COARSER, ceil_mode=True)
+    roots = [each.abs().sqrt() * bare for each in (skin.fine, own)]
+    coarse = F.avg_pool2d(torch.cat([*roots, bare, to_tensor(skin.wanted)], 1), _COARSER, ceil_mode=True)
     heard_of = gaussian_blur(coarse[:, :3], _ROUGHER_AROUND * side / _COARSER)
     level, own_level = (heard_of[:, :2] / heard_of[:, 2:].clamp_min(_FEW)).square().split(1, 1)
     excess = coarse[:, 3:] * (1 - _ROUGHER * level / own_level.clamp_min(1e-5)).clamp_min(0)
@@ -178,16 +206,12 @@ def _smoothed(
         return image
     # In the picture as it is drawn: reduced and enlarged again, half of what is taken off would be lost.
     size = image.shape[0]
-    rows, columns = _scaled(inner, size / side)
-    light = whole[..., rows, columns]
-    own = light - gaussian_blur(light, _TEXTURE * size)
-    most = _LINE * max(float(own[..., ::4, ::4].abs().median()), 1e-4)
-    share = F.interpolate(excess, size=own.shape[-2:], mode="bilinear", align_corners=False)
-    out = np.array(image, dtype=np.float32)
-    part = out[rows, columns]
-    part -= (share * most * torch.tanh(own / most))[0, 0].numpy()[..., None]
-    np.clip(part, 0.0, 1.0, out=part)
-    return out
+    rows, columns = part = scaled_span(inner, size / side)
+    drawn = _fine(whole[..., rows, columns], size)
+    most = _LINE * max(float(drawn[..., ::4, ::4].abs().median()), 1e-4)
+    share = F.interpolate(excess, size=drawn.shape[-2:], mode="bilinear", align_corners=False)
+    taken = share * most * torch.tanh(drawn / most)
+    return with_added(image, -taken[0, 0].numpy()[..., None], part)
 
 
 def noise_level(grey: FloatArray, mask: FloatArray | NDArray[np.bool_]) -> float:
@@ -310,21 +334,11 @@ def _carried(
 
     :param change: ``[1, 3, h, w]``, rows and columns ``inner`` of ``side``.
     """
-    size = original.shape[0]
-    out = np.array(original, dtype=np.float32)
-    rows, columns = inner
+    size, part = original.shape[0], inner
     if side != size:
-        rows, columns = _scaled(inner, size / side)
-        change = _enlarged(change, size / side, inner, (rows, columns))
-    part = out[rows, columns]
-    part += change[0].permute(1, 2, 0).numpy()
-    np.clip(part, 0.0, 1.0, out=part)
-    return out
-
-
-def _scaled(inner: tuple[slice, slice], scale: float) -> tuple[slice, slice]:
-    rows, columns = (slice(round(span.start * scale), round(span.stop * scale)) for span in inner)
-    return rows, columns
+        part = scaled_span(inner, size / side)
+        change = _enlarged(change, size / side, inner, part)
+    return with_added(original, change[0].permute(1, 2, 0).numpy(), part)
 
 
 def _enlarged(

@@ -7,7 +7,6 @@ evenly lit photos draws the smaller highlights faintly or not at all, and a face
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from vidswap.compositing.arrays import (
@@ -16,8 +15,10 @@ from vidswap.compositing.arrays import (
     luma,
     resize,
     resize_map,
+    scaled_span,
     span_of,
     to_tensor,
+    with_added,
 )
 from vidswap.errors import UsageError
 from vidswap.records import FloatArray
@@ -61,13 +62,9 @@ def lend_sheen(image: FloatArray, target: FloatArray, skin: FloatArray, *, share
     if not bright.any():
         return image
     size = image.shape[0]
-    inner = _scaled(span_of(bright, room=1), size / _SIZE)
+    inner = scaled_span(span_of(bright, room=1), size / _SIZE)
     glint = enlarged_part(lent, size, inner)[0, 0].numpy()
-    out = np.array(image, dtype=np.float32)
-    part = out[inner]
-    part += glint[..., None] * _tint(above, lent)
-    np.clip(part, 0.0, 1.0, out=part)
-    return out
+    return with_added(image, glint[..., None] * _tint(above, lent), inner)
 
 
 def _tint(above: torch.Tensor, lent: torch.Tensor) -> FloatArray:
@@ -75,8 +72,3 @@ def _tint(above: torch.Tensor, lent: torch.Tensor) -> FloatArray:
     colours = (above[:, 2:] * lent).sum((0, 2, 3)) / (above[:, 1:2] * lent).sum()
     tint = colours.clamp(*_TINT)
     return (tint / luma(tint.view(1, 3, 1, 1)).item()).numpy()
-
-
-def _scaled(spans: tuple[slice, slice], scale: float) -> tuple[slice, slice]:
-    rows, columns = (slice(int(span.start * scale), int(span.stop * scale)) for span in spans)
-    return rows, columns
