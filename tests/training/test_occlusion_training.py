@@ -19,7 +19,8 @@ from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 from vidswap.training import occluders, occlusion_scenes, runs
 from vidswap.training.glasses_scenes import bare_eyed, draw_glasses_scene, wear_glasses
-from vidswap.training.occluders import fringe, noise
+from vidswap.training.hair import fringe, locks
+from vidswap.training.layers import Setting, noise
 from vidswap.training.occlusion import (
     OcclusionOptions,
     occlusion_loss,
@@ -28,7 +29,7 @@ from vidswap.training.occlusion import (
     resume_published,
     train_occlusion,
 )
-from vidswap.training.occlusion_scenes import bare_browed, random_setting
+from vidswap.training.occlusion_scenes import bare_browed, draw_scene, face_areas, own_hair, random_setting
 from vidswap.training.pictures import Pictures, load_pictures
 
 CPU = torch.device("cpu")
@@ -46,10 +47,10 @@ def pictures(count: int = 3) -> Pictures:
     return Pictures(images, np.repeat(mesh[None].astype(np.float32), count, 0))
 
 
-def setting() -> occluders.Setting:
+def setting() -> Setting:
     few = pictures(2)
     face, other = few.images.astype(np.float32) / 255
-    return occluders.Setting(face, few.meshes[0] * 256.0, other, few.meshes[1] * 256.0)
+    return Setting(face, few.meshes[0] * 256.0, other, few.meshes[1] * 256.0)
 
 
 @pytest.mark.parametrize("maker", [maker for maker, _ in occluders.MAKERS], ids=lambda m: m.__name__)
@@ -276,3 +277,42 @@ def test_a_fringe_hangs_from_above_the_forehead() -> None:
         x, y = setting.mesh_xy[10].astype(int)
         reached.append(layer.alpha[max(y - 4, 0) : y + 12, x - 20 : x + 20].mean())
     assert np.median(reached) > 0.15
+
+
+def test_locks_hang_over_the_rim_of_the_face() -> None:
+    few = pictures(2)
+    rim, middle = [], []
+    for seed in range(24):
+        random = np.random.default_rng(seed)
+        setting = random_setting(few, random)
+        layer = locks(setting, random)
+        inner, _ = face_areas(setting.mesh_xy)
+        y, x = np.mgrid[:256, :256]
+        nose = setting.mesh_xy[4]
+        width = np.hypot(*(setting.mesh_xy[454] - setting.mesh_xy[234]))
+        near = np.hypot(x - nose[0], y - nose[1]) < 0.2 * width
+        rim.append(layer.alpha[(inner > 0.5) & ~near].mean())
+        middle.append(layer.alpha[near].mean())
+    assert np.mean(rim) > 0.05
+    assert np.mean(middle) < 0.25 * np.mean(rim)
+
+
+def test_hair_of_the_faces_own_is_no_example_of_a_face() -> None:
+    few = plain(2)
+    mesh = few.meshes[0] * 256
+    x, y = mesh[127].astype(int)
+    temple = np.s_[y - 12 : y + 12, x + 2 : x + 9]
+    images = few.images.copy()
+    images[0][temple] = 50
+    whole = few.images[0].astype(np.float32) / 255
+    bare = Setting(whole, mesh, whole, mesh)
+    haired = Setting(images[0].astype(np.float32) / 255, mesh, whole, mesh)
+    assert not own_hair(bare)[temple].any()
+    assert own_hair(haired)[temple].mean() > 0.9
+    assert not own_hair(haired)[int(mesh[4, 1]), int(mesh[4, 0])]
+    people = Pictures(images[:1], few.meshes[:1])
+    for number in range(4):
+        doubt = own_hair(random_setting(people, np.random.default_rng(number)))
+        scene = draw_scene(people, np.random.default_rng(number))
+        assert scene.weight[doubt & (scene.truth < 0.5)].max() <= 0.11
+        assert doubt.any() and scene.weight.max() == 1

@@ -14,7 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidswap.landmarks import EYE_CORNERS, LEFT_EYE, RIGHT_EYE
-from vidswap.training.occluders import SIZE, Layer, Random, blur, draw_occluder, hair, noise
+from vidswap.training.hair import hair
+from vidswap.training.layers import SIZE, Layer, Random, blur, noise
+from vidswap.training.occluders import draw_occluder
 from vidswap.training.occlusion_scenes import Scene, covered, finished, lit, random_setting, softened
 from vidswap.training.pictures import Pictures
 

@@ -1,6 +1,6 @@
 """Things that get in front of faces, drawn from random numbers: no data set, no pictures of hands.
 
-Every maker gives a :class:`Layer` of the size of the picture: colours, and how far they cover. Lengths are in
+Every maker gives a :class:`.Layer` of the picture's size: colours, and how far they cover. Lengths are in
 pixels of a 256 px aligned crop, in which a face is about 130 px wide and a finger about 16.
 """
 
@@ -15,77 +15,22 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.nn import functional
 
-SIZE = 256
-Random = np.random.Generator
-_FINE = 2
-"""Lines and outlines are drawn this many times larger and reduced."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Something in front of the face."""
-
-    color: np.ndarray
-    """``[256, 256, 3]`` RGB in [0, 1]."""
-    alpha: np.ndarray
-    """``[256, 256]`` in [0, 1], 1 where it covers."""
-    casts: float = 0.0
-    """How dark a shadow it throws on the face, in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What an occluder is made to fit to."""
-
-    face: np.ndarray
-    """``[256, 256, 3]`` the picture to be covered."""
-    mesh_xy: np.ndarray
-    """``[468, 2]`` pixels."""
-    other: np.ndarray
-    """``[256, 256, 3]`` the picture of somebody else."""
-    other_mesh_xy: np.ndarray
-
+from vidswap.training.hair import fringe, hair, locks
+from vidswap.training.layers import (
+    FINE,
+    SIZE,
+    Layer,
+    Random,
+    Setting,
+    blur,
+    canvas,
+    drawn,
+    noise,
+    reduced,
+    skin_color,
+)
 
 # --- textures ------------------------------------------------------------------------------
-
-
-def blur(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of ``[n, n]`` or ``[n, n, c]``; the border repeats."""
-    if sigma < 0.2:
-        return values
-    if sigma > 3.0:  # at half of the size, for a quarter of the work
-        tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(values), np.float32))
-        tensor = tensor.permute(2, 0, 1)[None]
-        half = functional.avg_pool2d(tensor, 2)[0].permute(1, 2, 0).numpy()
-        half = blur(half[..., 0] if values.ndim == 2 else half, sigma / 2)
-        tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(half))).permute(2, 0, 1)[None]
-        full = functional.interpolate(tensor, scale_factor=2, mode="bilinear", align_corners=False)[0]
-        return full[0].numpy() if values.ndim == 2 else full.permute(1, 2, 0).numpy()
-    radius = max(1, math.ceil(2.5 * sigma))
-    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
-    taps = (taps / taps.sum()).float()
-    tensor = torch.from_numpy(np.ascontiguousarray(values, np.float32))
-    tensor = tensor[None, None] if values.ndim == 2 else tensor.permute(2, 0, 1)[:, None]
-    tensor = functional.pad(tensor, (radius, radius, 0, 0), mode="replicate")
-    tensor = functional.conv2d(tensor, taps.view(1, 1, 1, -1))
-    tensor = functional.pad(tensor, (0, 0, radius, radius), mode="replicate")
-    tensor = functional.conv2d(tensor, taps.view(1, 1, -1, 1))
-    return (tensor[0, 0] if values.ndim == 2 else tensor[:, 0].permute(1, 2, 0)).numpy()
-
-
-def noise(random: Random, cell: float, channels: int = 1) -> np.ndarray:
-    """Smooth noise ``[256, 256]`` (or with channels) of unit variance whose bumps are ``cell`` pixels."""
-    count = max(2, round(SIZE / cell))
-    grid = torch.from_numpy(random.standard_normal((1, channels, count, count)).astype(np.float32))
-    full = functional.interpolate(grid, (SIZE, SIZE), mode="bicubic", align_corners=False)[0]
-    return full[0].numpy() if channels == 1 else full.permute(1, 2, 0).numpy()
-
-
-def skin_color(picture: np.ndarray, mesh_xy: np.ndarray, random: Random) -> np.ndarray:
-    """Colour of a few spots of a face's cheeks and forehead, ``[3]``."""
-    spots = mesh_xy[[50, 280, 205, 425, 151, 117, 346]]
-    x, y = np.clip(spots[random.permutation(7)[:3]].astype(int), 1, SIZE - 2).T
-    return np.median(picture[y, x], axis=0)
 
 
 def texture(setting: Setting, random: Random) -> np.ndarray:
@@ -258,15 +203,15 @@ def _flesh(setting: Setting, relief: _Relief, marks: _Marks, random: Random) -> 
 
 
 def _with_nails(color: np.ndarray, marks: _Marks, base: np.ndarray, random: Random) -> np.ndarray:
-    picture = Image.new("L", (SIZE * _FINE, SIZE * _FINE))
+    picture = Image.new("L", (SIZE * FINE, SIZE * FINE))
     draw = ImageDraw.Draw(picture)
     turn = np.linspace(0, 2 * math.pi, 16)
     for centre, heading, radius in marks.nails:
         c, s = math.cos(heading), math.sin(heading)
         u, v = radius * 0.75 * np.cos(turn), radius * 0.6 * np.sin(turn)
-        points = np.stack([centre[0] + c * u - s * v, centre[1] + s * u + c * v], 1) * _FINE
+        points = np.stack([centre[0] + c * u - s * v, centre[1] + s * u + c * v], 1) * FINE
         draw.polygon([tuple(p) for p in points.tolist()], fill=255)
-    share = random.uniform(0.5, 0.95) * _reduced(picture)
+    share = random.uniform(0.5, 0.95) * reduced(picture)
     tint = np.clip(base * random.uniform(1.0, 1.25) + [0.04, 0.0, 0.02], 0, 1)
     if random.random() < 0.25:
         tint = random.uniform(0, 1, 3)
@@ -274,99 +219,15 @@ def _with_nails(color: np.ndarray, marks: _Marks, base: np.ndarray, random: Rand
 
 
 def _crease_map(marks: _Marks) -> np.ndarray:
-    picture = Image.new("L", (SIZE * _FINE, SIZE * _FINE))
+    picture = Image.new("L", (SIZE * FINE, SIZE * FINE))
     draw = ImageDraw.Draw(picture)
     for centre, heading, half in marks.creases:
         across = half * np.array([math.cos(heading), math.sin(heading)])
         along = np.array([-across[1], across[0]]) * 0.12
         for shift in (-1, 0, 1):
-            a, b = (centre - across + shift * along) * _FINE, (centre + across + shift * along) * _FINE
+            a, b = (centre - across + shift * along) * FINE, (centre + across + shift * along) * FINE
             draw.line([tuple(a.tolist()), tuple(b.tolist())], fill=200, width=1)
-    return blur(_reduced(picture), 0.6)
-
-
-def _reduced(picture: Image.Image) -> np.ndarray:
-    """A fine drawing at the picture's size, in [0, 1]."""
-    return np.asarray(picture.reduce(_FINE), np.float32) / 255
-
-
-def hair(setting: Setting, random: Random) -> Layer:
-    """Strands over the face, from one to a curtain."""
-    top = setting.mesh_xy[10]
-    wide = SIZE * 0.27
-    curtain = random.random() < 0.5
-    count = int(random.integers(60, 220)) if curtain else int(random.integers(3, 40))
-    x, y = np.clip((top - [random.normal(0, 40), random.uniform(25, 60)]).astype(int), 0, SIZE - 1)
-    picture = setting.face if random.random() < 0.7 else setting.other
-    base = picture[y, x] if random.random() < 0.75 else random.uniform(0.02, 0.9) * np.array([1, 0.8, 0.6])
-    layer, cover = _canvas(3), _canvas(1)
-    root = top + [random.uniform(-wide, wide), random.uniform(-70, -10)]
-    end = np.array([root[0] + random.normal(0, 70), root[1] + random.uniform(60, 260)])
-    bow = random.normal(0, 45)
-    loose, width = random.uniform(3, 30), random.uniform(0.5, 2.2)
-    t = np.linspace(0, 1, 14)[:, None]
-    for _ in range(count):
-        a, b = root + random.normal(0, loose, 2), end + random.normal(0, loose * random.uniform(0.5, 1.5), 2)
-        middle = 0.5 * (a + b) + [bow + random.normal(0, loose * 0.6), random.normal(0, 12)]
-        path = (1 - t) ** 2 * a + 2 * t * (1 - t) * middle + t**2 * b
-        tone = base * random.lognormal(0, 0.25) + random.normal(0, 0.015, 3)
-        _strand(layer, cover, path, tone, width * random.uniform(0.5, 1.6))
-    return _drawn(layer, cover, random, casts=random.uniform(0, 0.35))
-
-
-def fringe(setting: Setting, random: Random) -> Layer:
-    """Hair that falls over the forehead, straight, parted or to a side, mostly of the wearer's own colour."""
-    mesh = setting.mesh_xy
-    up = mesh[10] - mesh[152]
-    height = float(np.hypot(*up)) + 1e-6
-    along, upward = mesh[454] - mesh[234], up / height
-    # It grows above the hairline, and ends about the brows.
-    t = np.linspace(-0.05, 1.05, int(random.integers(40, 130)))[:, None]
-    brow = float(((mesh[105] + mesh[334]) / 2 - (mesh[234] + mesh[454]) / 2) @ upward)
-    rise = height * random.uniform(0.55, 0.8) * np.clip(1 - (2 * t - 1) ** 2, 0.05, 1) ** 0.4
-    roots = mesh[234] + t * along + rise * upward + random.normal(0, 3, (len(t), 2))
-    level = brow + height * random.uniform(-0.04, 0.2)
-    parting, lift = random.uniform(-0.2, 1.2), random.uniform(0, 0.25) * height
-    ends = mesh[234] + t * along + (level + lift * np.exp(-((t - parting) ** 2) / 0.03)) * upward
-    sweep = random.normal(0, 0.12) if random.random() < 0.7 else random.uniform(-0.5, 0.5)
-    ends = ends + sweep * along + np.sign(t - parting) * random.uniform(0, 0.08) * along
-    gaps = noise(random, random.uniform(8, 40))[0, np.linspace(0, SIZE - 1, len(t)).astype(int)]
-    kept = np.flatnonzero(gaps > random.uniform(-2.5, 0.6))
-    x, y = np.clip((mesh[10] + upward * random.uniform(18, 50)).astype(int), 0, SIZE - 1)
-    picture = setting.face if random.random() < 0.85 else setting.other
-    base = picture[y, x] if random.random() < 0.8 else random.uniform(0.02, 0.8) * np.array([1, 0.8, 0.6])
-    layer, cover = _canvas(3), _canvas(1)
-    width, uneven = random.uniform(0.8, 2.6), random.uniform(1, 14)
-    u = np.linspace(0, 1, 10)[:, None]
-    for strand in np.repeat(kept, int(random.integers(1, 5))):
-        a, b = roots[strand] + random.normal(0, 2, 2), ends[strand] + random.normal(0, uneven, 2)
-        middle = 0.5 * (a + b) + random.normal(0, 4, 2) + 0.15 * (b - a)[::-1] * [1, -1] * sweep
-        path = (1 - u) ** 2 * a + 2 * u * (1 - u) * middle + u**2 * b
-        tone = base * random.lognormal(0, 0.22) + random.normal(0, 0.012, 3)
-        _strand(layer, cover, path, tone, width * random.uniform(0.5, 1.6))
-    return _drawn(layer, cover, random, casts=random.uniform(0, 0.4))
-
-
-def _strand(
-    layer: Image.Image, cover: Image.Image, path: np.ndarray, tone: np.ndarray, width: float
-) -> None:
-    """Draw a hair along ``path`` ``[n, 2]`` into a picture and into what it covers."""
-    points = [tuple(p) for p in (path * _FINE).tolist()]
-    thick = max(1, round(width * _FINE))
-    fill = tuple((np.clip(tone, 0, 1) * 255).astype(int).tolist())
-    ImageDraw.Draw(layer).line(points, fill=fill, width=thick)
-    ImageDraw.Draw(cover).line(points, fill=255, width=thick)
-
-
-def _canvas(channels: int) -> Image.Image:
-    return Image.new("RGB" if channels == 3 else "L", (SIZE * _FINE, SIZE * _FINE))
-
-
-def _drawn(layer: Image.Image, cover: Image.Image, random: Random, *, casts: float) -> Layer:
-    """A fine drawing as a layer: colours are those of what is covered, also at soft edges."""
-    alpha = _reduced(cover)
-    color = np.asarray(layer.reduce(_FINE), np.float32) / 255
-    return Layer(np.clip(color / np.maximum(alpha, 0.02)[..., None], 0, 1), alpha, casts)
+    return blur(reduced(picture), 0.6)
 
 
 def microphone(setting: Setting, random: Random) -> Layer:
@@ -395,9 +256,9 @@ def cup(setting: Setting, random: Random) -> Layer:
     corners = np.array([[-1, -1], [1, -1], [taper, 1], [-taper, 1]]) * half
     corners = corners + [0, half[1] * random.uniform(0.2, 1)]
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    picture = _canvas(1)
-    ImageDraw.Draw(picture).polygon([tuple(p) for p in ((corners @ turn + at) * _FINE).tolist()], fill=255)
-    alpha = np.clip((blur(_reduced(picture), random.uniform(0.5, 4)) - 0.5) * 4 + 0.5, 0, 1)
+    picture = canvas(1)
+    ImageDraw.Draw(picture).polygon([tuple(p) for p in ((corners @ turn + at) * FINE).tolist()], fill=255)
+    alpha = np.clip((blur(reduced(picture), random.uniform(0.5, 4)) - 0.5) * 4 + 0.5, 0, 1)
     color = texture(setting, random)
     x = np.mgrid[:SIZE, :SIZE][1]
     across = np.clip((x - at[0]) / half[0], -1, 1)
@@ -415,9 +276,9 @@ def cloth(setting: Setting, random: Random) -> Layer:
     else:
         edge = mesh[[127, 70, 9, 300, 356]] - [0, random.uniform(0, 35)]
         outline = np.concatenate([edge, [[SIZE + 30, -30], [-30, -30]]]) + random.normal(0, 4, (7, 2))
-    picture = _canvas(1)
-    ImageDraw.Draw(picture).polygon([tuple(p) for p in (outline * _FINE).tolist()], fill=255)
-    alpha = np.clip((blur(_reduced(picture), random.uniform(2, 6)) - 0.5) * 5 + 0.5, 0, 1)
+    picture = canvas(1)
+    ImageDraw.Draw(picture).polygon([tuple(p) for p in (outline * FINE).tolist()], fill=255)
+    alpha = np.clip((blur(reduced(picture), random.uniform(2, 6)) - 0.5) * 5 + 0.5, 0, 1)
     angle = random.uniform(0, math.pi)
     y, x = np.mgrid[:SIZE, :SIZE]
     way = (x * math.cos(angle) + y * math.sin(angle)) / random.uniform(12, 50)
@@ -428,9 +289,9 @@ def cloth(setting: Setting, random: Random) -> Layer:
 def lettering(setting: Setting, random: Random) -> Layer:
     """A line of text or a plate over the picture, as broadcasts have them."""
     letters = "".join(chr(int(c)) for c in random.integers(33, 123, int(random.integers(1, 14))))
-    layer, cover = _canvas(3), _canvas(1)
-    font = ImageFont.load_default(size=float(random.uniform(12, 70)) * _FINE)
-    at = tuple((np.array([random.uniform(-0.1, 0.6), random.uniform(0.3, 0.85)]) * SIZE * _FINE).tolist())
+    layer, cover = canvas(3), canvas(1)
+    font = ImageFont.load_default(size=float(random.uniform(12, 70)) * FINE)
+    at = tuple((np.array([random.uniform(-0.1, 0.6), random.uniform(0.3, 0.85)]) * SIZE * FINE).tolist())
     tone = tuple(int(v) for v in (random.integers(0, 256, 3) if random.random() < 0.6 else [255] * 3))
     if random.random() < 0.3:
         box = ImageDraw.Draw(layer).textbbox(at, letters, font=font)
@@ -439,7 +300,7 @@ def lettering(setting: Setting, random: Random) -> Layer:
         ImageDraw.Draw(cover).rectangle(box, fill=255)
     ImageDraw.Draw(layer).text(at, letters, font=font, fill=tone)
     ImageDraw.Draw(cover).text(at, letters, font=font, fill=255)
-    return _drawn(layer, cover, random, casts=0.0)
+    return drawn(layer, cover, random, casts=0.0)
 
 
 def blob(setting: Setting, random: Random) -> Layer:
@@ -475,7 +336,7 @@ def other_face(setting: Setting, random: Random) -> Layer:
 
 Maker = Callable[[Setting, Random], Layer]
 MAKERS: Sequence[tuple[Maker, float]] = (
-    (hand, 0.36), (fringe, 0.20), (hair, 0.14), (blob, 0.10), (microphone, 0.06), (cup, 0.05),
+    (hand, 0.33), (fringe, 0.15), (locks, 0.16), (hair, 0.10), (blob, 0.10), (microphone, 0.06), (cup, 0.05),
     (cloth, 0.05), (lettering, 0.02), (other_face, 0.02),
 )  # fmt: skip
 """What is drawn, and how often."""

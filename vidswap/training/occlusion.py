@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from vidswap.errors import WeightsError
+from vidswap.machine import multiplies_bfloat16
 from vidswap.models import channels_last
 from vidswap.models.occlusion_net import (
     GLASSES_SIZE,
@@ -105,12 +106,13 @@ def train_occlusion(
         scenes, batch_size=options.batch, num_workers=workers,
         sampler=range(start * options.batch, options.steps * options.batch),
     )  # fmt: skip
+    pays = device.type == "cuda" or multiplies_bfloat16()
     running = {"loss": math.nan, "iou": math.nan, "false alarms": math.nan}
     for step, batch in enumerate(loader, start + 1):
         for group in optimizer.param_groups:
             group["lr"] = options.learning_rate * _schedule(step, options.steps)
         image, truth, weight = (part.to(device) for part in batch)
-        with torch.autocast(device.type, torch.bfloat16):  # nearly twice as fast, also on a CPU
+        with torch.autocast(device.type, torch.bfloat16, enabled=pays):  # nearly twice as fast
             logits = net(image.contiguous(memory_format=torch.channels_last))
         logits = logits.float()
         loss = occlusion_loss(logits, truth, weight)

@@ -19,7 +19,8 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from vidswap.landmarks import FACE_OVAL, LEFT_EYE, MOUTH, RIGHT_EYE
-from vidswap.training.occluders import SIZE, Layer, Random, Setting, blur, draw_occluder, noise
+from vidswap.training.layers import SIZE, Layer, Random, Setting, blur, noise
+from vidswap.training.occluders import draw_occluder
 from vidswap.training.pictures import Pictures
 
 _FOREHEAD = 0.13
@@ -35,6 +36,10 @@ _OTHER_COLOR, _HAIRY = 0.45, 0.06
 have."""
 _STRANDS, _LEAST_FINE = 2.5, 0.004
 """Fine structure of a bare forehead over that of the cheeks, which have this much at least."""
+_BESIDE = 0.14
+"""Part of the face's width, from its rim inwards, where people have hair that nobody labelled."""
+_DOUBTED = 0.1
+"""Weight of what may be such hair."""
 _UNSURE = 0.25
 """Weight of what nobody labelled: the generator's own hair over the forehead, ears and jaw line."""
 
@@ -92,6 +97,7 @@ def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene
     :param size: side of the sample, at most 256.
     """
     setting = random_setting(pictures, random)
+    doubt = own_hair(setting)
     image = lit(setting, random)
     truth = np.zeros((SIZE, SIZE), np.float32)
     setting = replace(setting, face=image)
@@ -100,17 +106,22 @@ def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene
             layer = softened(draw_occluder(setting, random), random)
             image = covered(image, layer, random)
             truth = 1 - (1 - truth) * (1 - layer.alpha)
-    return finished(image, truth, setting.mesh_xy, size)
+    return finished(image, truth, setting.mesh_xy, size, doubt)
 
 
-def finished(image: np.ndarray, truth: np.ndarray, mesh_xy: np.ndarray, size: int) -> Scene:
+def finished(
+    image: np.ndarray, truth: np.ndarray, mesh_xy: np.ndarray, size: int, doubt: np.ndarray | None = None
+) -> Scene:
     """A scene of this size, with how much its pixels count.
 
     :param image: ``[256, 256, 3]``; ``truth`` ``[256, 256]``; ``mesh_xy`` ``[468, 2]`` pixels.
+    :param doubt: where the picture that was covered may be something else than face (:func:`own_hair`).
     """
     inner, outer = face_areas(mesh_xy)
     # Where the mesh does not reach, what is not covered may still be hair.
     weight = inner + (outer - inner) * np.where(truth > 0.5, 0.7, _UNSURE)
+    if doubt is not None:
+        weight = weight * np.where(doubt & (truth < 0.5), _DOUBTED, 1)
     return Scene(*(_resized(part, size) for part in (image, truth, weight)))
 
 
@@ -147,20 +158,54 @@ def _bare_forehead(image: np.ndarray, mesh: np.ndarray) -> bool:
     up = points[10] - points[152]
     height = float(np.hypot(*up)) + 1e-6
     y, x = np.mgrid[:SIZE, :SIZE]
-    at = np.stack([x, y], -1)
     lowest = points[list(_BROW_TOPS)].mean(0) + _OVER_BROWS * up
-    forehead = (_polygon(points[list(FACE_OVAL)]) > 0.5) & ((at - lowest) @ up > 0)
-    cheeks = np.zeros_like(forehead)
-    for spot in _CHEEKS:
-        cheeks |= np.hypot(*(at - points[spot]).transpose(2, 0, 1)) < _CHEEK_SIZE * height
+    above = (np.stack([x, y], -1) - lowest) @ up > 0
+    forehead = (_polygon(points[list(FACE_OVAL)]) > 0.5) & above
+    cheeks = _cheeks(points, height)
     if not forehead.any() or not cheeks.any():
         return False
-    color = image.astype(np.float32) / 255 + 0.05
-    other = np.abs(np.log(color / np.median(color[cheeks], 0))).max(2) > _OTHER_COLOR
+    other, fine = _unlike_cheeks(image.astype(np.float32) / 255, cheeks)
+    return float((other > _OTHER_COLOR)[forehead].mean()) < _HAIRY and float(fine[forehead].mean()) < _STRANDS
+
+
+def own_hair(setting: Setting) -> np.ndarray:
+    """Where, near the rim of a face, the picture is not of the colour of its cheeks, or has strands.
+
+    The generator's people wear their hair over temples and cheeks, and nobody labelled it: what is trained on
+    it as on a face does not see such hair in front of other faces.
+
+    :returns: ``[256, 256]`` bool.
+    """
+    points = setting.mesh_xy
+    cheeks = _cheeks(points, float(np.hypot(*(points[10] - points[152]))) + 1e-6)
+    if not cheeks.any():
+        return np.zeros((SIZE, SIZE), bool)
+    middle = points[list(FACE_OVAL)].mean(0)
+    across = points[454] - points[234]
+    width = float(np.hypot(*across)) + 1e-6
+    away = (points[list(FACE_OVAL)] - middle) @ across / width
+    shrunk = points[list(FACE_OVAL)] - np.sign(away)[:, None] * _BESIDE * across
+    other, fine = _unlike_cheeks(setting.face, cheeks)
+    unlike = np.maximum(blur(other, 1.5) / _OTHER_COLOR, blur(fine, 3.0) / _STRANDS)
+    return (_polygon(shrunk) < 0.5) & (unlike > 1)
+
+
+def _cheeks(points: np.ndarray, height: float) -> np.ndarray:
+    """Spots of skin ``[256, 256]`` bool of a face of this height in pixels."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    found = np.zeros((SIZE, SIZE), bool)
+    for spot in points[list(_CHEEKS)]:
+        found |= np.hypot(x - spot[0], y - spot[1]) < _CHEEK_SIZE * height
+    return found
+
+
+def _unlike_cheeks(image: np.ndarray, cheeks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of colours over those of the cheeks, its largest channel, and fine structure over theirs."""
+    color = image + 0.05
+    other = np.abs(np.log(color / np.median(color[cheeks], 0))).max(2)
     light = color @ np.array([0.2126, 0.7152, 0.0722], np.float32)
     fine = np.abs(light - blur(light, 2.0))
-    strands = float(fine[forehead].mean()) / max(float(fine[cheeks].mean()), _LEAST_FINE)
-    return float(other[forehead].mean()) < _HAIRY and strands < _STRANDS
+    return other, fine / max(float(fine[cheeks].mean()), _LEAST_FINE)
 
 
 def random_setting(pictures: Pictures, random: Random) -> Setting:
