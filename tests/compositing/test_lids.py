@@ -165,3 +165,23 @@ def test_an_eye_beyond_the_picture_is_left_alone(skin, mesh, drawn) -> None:
     shut = squeezed(mesh, (LEFT_EYE, RIGHT_EYE), 0.2)
     gone, _ = lend_lids(skin, drawn - np.float32(2), skin, shut - np.float32(2))
     assert gone is skin
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_eye_behind_fingers_is_as_shut_as_the_other(skin, mesh, drawn, side) -> None:
+    eyes = (LEFT_EYE, RIGHT_EYE)
+    target = closed_picture(closed_picture(skin, 0), 1)
+    # As meshes are misled: the covered eye is said to be open.
+    misled = squeezed(squeezed(mesh, (eyes[1 - side],), 0.2), (eyes[side],), 0.9)
+    finger = np.zeros((192, 192), np.float32)
+    middle = int(np.mean(mesh[list(eyes[side]), 0]) * 192)
+    finger[:, slice(middle + 3, 96) if side == 0 else slice(96, middle - 3)] = 1
+    _, believed = lend_lids(skin, drawn, target, misled)
+    out, state = lend_lids(skin, drawn, target, misled, occluded=finger)
+    assert believed.closed[side] == 0 and believed.closed[1 - side] == 1
+    np.testing.assert_array_equal(state.closed, 1)
+    x, y = (drawn[list(EYE_CORNERS[side]), :2].mean(0) * 256).astype(int)
+    assert out[y - 12 : y + 12, x].mean(1).min() < 0.3
+    # Where both are covered alike there is nothing better to go by.
+    _, both = lend_lids(skin, drawn, target, misled, occluded=np.ones((192, 192), np.float32))
+    np.testing.assert_array_equal(both.closed, believed.closed)

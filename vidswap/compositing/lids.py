@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import enlarged, gaussian_blur, smoothstep, to_tensor
+from vidswap.compositing.arrays import enlarged, gaussian_blur, smoothstep, to_array, to_tensor
 from vidswap.compositing.paste import solve_laplace
 from vidswap.landmarks import EYE_CORNERS, LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE, eye_aspect
 from vidswap.records import FloatArray
@@ -28,6 +28,12 @@ longer are: lent in part for long, two pairs of eyes would shine through each ot
 to 0.4, winking ones 0.45 to 0.58, those that look at the floor 0.6 to 0.73."""
 _ALIKE, _APART = 0.12, 0.3
 """Difference of the two openings up to which both eyes are one pair, and from which each is for itself."""
+_HARDLY, _CLEARLY = 0.05, 0.12
+"""Share of an eye and its lids that is covered more than the other's, up to which it is believed to be open as
+the mesh says, and from which it is as open as the other: by fingers before a shut eye the mesh is misled, to
+0.5 to 0.8 of its opening."""
+_NEAR, _COVER_SIZE = 0.8, 128
+"""What of an eye's patch is looked at for that, in its radii, and in a picture of which side."""
 _USUAL, _NARROW, _WIDE = 0.3, 0.2, 0.4
 """Opening over width of an open eye: at first, at least and at most."""
 _RISE, _FALL, TELLING = 0.2, 0.01, 0.68
@@ -118,7 +124,7 @@ def lend_lids(
     :param occluded: ``[n, n]`` what is in front of the target's face; it is not lent.
     :return: like ``image``, the very same where no eye is closed; and the state.
     """
-    state = _learnt(before, drawn_xy, target_xy)
+    state = _learnt(before, drawn_xy, target_xy, occluded)
     if state.frames == 0 or share <= 0:
         return image, state
     out = image
@@ -134,15 +140,18 @@ def lend_lids(
     return out, state
 
 
-def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: FloatArray) -> LidState:
+def _learnt(
+    before: LidState | None, drawn_xy: FloatArray | None, target_xy: FloatArray, occluded: FloatArray | None
+) -> LidState:
     wide, offset, frames, closed = np.full(2, _USUAL), np.zeros((2, 2, 2)), 0, None
     if before is not None:
         wide, offset, frames, closed = before.wide, before.offset, before.frames, before.closed
-    now = eye_aspect(target_xy)
-    # Closed eyes say nothing of how wide they open.
-    rate = np.where(now > wide, _RISE, np.where(now > TELLING * wide, _FALL, 0.0))
+    now, doubt = eye_aspect(target_xy), _doubt(target_xy, occluded)
+    # Closed eyes say nothing of how wide they open, and covered ones little.
+    rate = (1 - doubt) * np.where(now > wide, _RISE, np.where(now > TELLING * wide, _FALL, 0.0))
     wide = np.clip(wide + rate * (now - wide), _NARROW, _WIDE)
     opening = now / wide
+    opening = opening + doubt * (opening[::-1] - opening)
     pair = float(smoothstep((_APART - np.ptp(opening)) / (_APART - _ALIKE)))
     opening = opening + pair * (opening.mean() - opening)
     if closed is None:
@@ -155,6 +164,21 @@ def _learnt(before: LidState | None, drawn_xy: FloatArray | None, target_xy: Flo
         offset = offset + (drawn - target - offset) / min(frames + 1, _FRAMES)
         frames += 1
     return LidState(wide, offset, frames, closed)
+
+
+def _doubt(target_xy: FloatArray, occluded: FloatArray | None) -> NDArray[np.float64]:
+    """``[2]`` how little the opening of either eye is believed, 0 to 1: at most one of them is doubted."""
+    doubt = np.zeros(2)
+    if occluded is None:
+        return doubt
+    patches = [eye_patch(eye, _COVER_SIZE, None, target_xy, np.zeros((2, 2))) for eye in (0, 1)]
+    covers = [
+        0.0 if patch is None else float(to_array(patch.shown(occluded))[patch.radii < _NEAR].mean())
+        for patch in patches
+    ]
+    worse = int(np.argmax(covers))
+    doubt[worse] = smoothstep((covers[worse] - covers[1 - worse] - _HARDLY) / (_CLEARLY - _HARDLY))
+    return doubt
 
 
 def eye_patch(
