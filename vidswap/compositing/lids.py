@@ -29,9 +29,9 @@ to 0.4, winking ones 0.45 to 0.58, those that look at the floor 0.6 to 0.73."""
 _ALIKE, _APART = 0.12, 0.3
 """Difference of the two openings up to which both eyes are one pair, and from which each is for itself."""
 _HARDLY, _CLEARLY = 0.05, 0.12
-"""Share of an eye and its lids that is covered more than the other's, up to which it is believed to be as open
-as the mesh says, and from which it is as open as the other: by fingers before a shut eye the mesh is misled,
-to 0.5 to 0.8 of its opening."""
+"""Share of an eye and its lids that is covered more than the other's: up to the first it is believed to be as
+open as the mesh says, from the second it is as open as the other. By fingers before a shut eye the mesh is
+misled, to 0.5 to 0.8 of its opening."""
 _NEAR, _COVER_SIZE = 0.8, 128
 """What of an eye's patch is looked at for that, in its radii, and in a picture of which side."""
 _USUAL, _NARROW, _WIDE = 0.3, 0.2, 0.4
