@@ -25,7 +25,7 @@ from vidswap.works import FaceWork, Work
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 18
+_VERSION = 19
 State = dict[str, Any]
 
 
