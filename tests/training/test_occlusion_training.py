@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from vidswap.cli.train import train_group
-from vidswap.errors import WeightsError
+from vidswap.errors import UsageError, WeightsError
 from vidswap.glasses import places_of_bridge
 from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
 from vidswap.models.aligned_mesh import canonical_mesh
@@ -173,6 +173,31 @@ def test_it_goes_on_from_published_weights_and_says_when_they_are_none(tmp_path:
         resume_published(OcclusionNet((8, 8, 8, 8, 16)), first)
     with pytest.raises(WeightsError, match="occlusion network"):
         resume_published(net, Path(__file__))
+
+
+def test_what_is_written_lies_between_what_was_begun_with_and_what_was_learnt(tmp_path: Path) -> None:
+    first = _run(tmp_path, 2)
+    (tmp_path / "on").mkdir()
+    output, written = tmp_path / "on" / "occlusion.safetensors", {}
+
+    def train(learnt: float, begin: Path | None = first) -> None:
+        options = OcclusionOptions(steps=4, batch=2, size=32, save_every=1, learnt=learnt)
+        train_occlusion(
+            pictures(), OcclusionNet((8, 8, 8, 8, 8)), output, options, device=CPU,
+            log=lambda _line: None, workers=0, evaluate_on=2, begin=begin,
+        )  # fmt: skip
+
+    for learnt in (1.0, 0.25):  # the second has nothing left to train
+        train(learnt)
+        written[learnt] = load_file(output)
+    begun = load_file(first)
+    for name, value in written[0.25].items():
+        expected = torch.lerp(begun[name].float(), written[1.0][name].float(), 0.25)
+        torch.testing.assert_close(value.float(), expected, atol=2e-3, rtol=2e-3)
+    assert any(not torch.equal(written[1.0][name], begun[name]) for name in begun)
+    for learnt, begin in ((0.0, first), (1.5, first), (0.5, None)):
+        with pytest.raises(UsageError, match="learnt"):
+            train(learnt, begin)
 
 
 def test_a_run_with_faces_on_disk_keeps_curves_and_pictures(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from vidswap.errors import WeightsError
+from vidswap.errors import UsageError, WeightsError
 from vidswap.machine import multiplies_bfloat16
 from vidswap.models import channels_last
 from vidswap.models.occlusion_net import (
@@ -48,6 +48,9 @@ class OcclusionOptions:
     """Side of the scenes in pixels."""
     save_every: int = 100
     """Steps between checkpoints."""
+    learnt: float = 1.0
+    """Share of the trained weights in those that are written; the rest are those that the run began with
+    (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022): less of what they knew is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,12 @@ def train_occlusion(
     :param begin: published weights to go on from where there is no checkpoint.
     :param draw: maker of the scenes, and of what is to be seen in them.
     :raises WeightsError: these are no such weights.
+    :raises UsageError: a share of what was learnt, and nothing that the run began with.
     """
+    if not 0 < options.learnt <= 1:
+        raise UsageError(f"learnt: expected more than 0 and at most 1, got {options.learnt:g}")
+    if options.learnt < 1 and begin is None:
+        raise UsageError("learnt: a share below 1 needs the weights to begin with")
     channels_last(net.to(device))
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.learning_rate, weight_decay=1e-4)
     checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
@@ -126,7 +134,10 @@ def train_occlusion(
             log(f"step {step}/{options.steps}: " + ", ".join(f"{k} {v:.4f}" for k, v in running.items()))
         if step % options.save_every == 0 or step == options.steps:
             checkpoint.save(step, {"net": net, "optimizer": optimizer})
-            publish(net, output, step, options)
+            publish(net, output, step, options, begin)
+    if options.learnt < 1:  # also where nothing was left to train
+        publish(net, output, max(start, options.steps), options, begin)
+        resume_published(net, output)
     return evaluate_occlusion(
         pictures, net, count=evaluate_on, size=options.size, device=device, draw=draw
     )
@@ -233,8 +244,16 @@ def resume_published(net: OcclusionNet, path: Path) -> int:
         raise WeightsError(f"{path}: not the weights of this occlusion network ({error})") from error
 
 
-def publish(net: OcclusionNet, output: Path, step: int, options: OcclusionOptions) -> None:
-    """Write the weights as they are used."""
+def publish(
+    net: OcclusionNet, output: Path, step: int, options: OcclusionOptions, begun: Path | None = None
+) -> None:
+    """Write the weights as they are used.
+
+    :param begun: weights that the run began with, of which a share is kept where the options say so.
+    """
     facts: Sequence[tuple[str, object]] = (("steps", step), ("batch", options.batch), ("seed", options.seed))
     kept = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    if begun is not None and options.learnt < 1:
+        before = read_occlusion_net(begun)[0].state_dict()
+        kept = {k: torch.lerp(before[k].to(v), v, options.learnt) for k, v in kept.items()}
     save_weights(output, kept, occlusion_metadata(net, **dict(facts)))

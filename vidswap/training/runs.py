@@ -365,7 +365,7 @@ def run_occlusion(
     if faces < 2:
         raise UsageError(f"faces: expected at least 2, got {faces}")
     sight = _SIGHTS[name]
-    open_folder(folder, name, options, free=("steps",))
+    open_folder(folder, name, options, free=("steps", "learnt"))
     made = _pictures(folder / f"{name}-faces", faces, faces_seed, device, log, networks)
     pictures = sight.suits(made)
     if len(pictures) < 2:
