@@ -39,9 +39,8 @@ def hair(setting: Setting, random: Random) -> Layer:
 def fringe(setting: Setting, random: Random) -> Layer:
     """Hair that falls over the forehead, straight, parted or to a side, mostly of the wearer's own colour."""
     mesh = setting.mesh_xy
-    up = mesh[10] - mesh[152]
-    height = float(np.hypot(*up)) + 1e-6
-    along, upward = mesh[454] - mesh[234], up / height
+    upward, height = _upward(mesh)
+    along = mesh[454] - mesh[234]
     # It grows above the hairline, and ends about the brows.
     t = np.linspace(-0.05, 1.05, int(random.integers(40, 130)))[:, None]
     brow = float(((mesh[105] + mesh[334]) / 2 - (mesh[234] + mesh[454]) / 2) @ upward)
@@ -70,9 +69,8 @@ def fringe(setting: Setting, random: Random) -> Layer:
 def locks(setting: Setting, random: Random) -> Layer:
     """Hair beside the face and over its rim, straight to curly, mostly of the wearer's own colour."""
     mesh = setting.mesh_xy
-    upward = mesh[10] - mesh[152]
-    height = float(np.hypot(*upward)) + 1e-6
-    upward = upward / height
+    upward, height = _upward(mesh)
+    middle, along = mesh[[234, 454]].mean(0), mesh[454] - mesh[234]
     base = _hair_color(setting, random)
     layer, cover = canvas(3), canvas(1)
     sides = (0, 1) if random.random() < 0.45 else (int(random.integers(2)),)
@@ -80,7 +78,6 @@ def locks(setting: Setting, random: Random) -> Layer:
     for side in sides:
         half = [FACE_OVAL[-i] if side else FACE_OVAL[i] for i in range(len(FACE_OVAL) // 2)]
         rim = mesh[half[int(random.integers(2, 6)) : int(random.integers(9, 18))]]
-        middle, along = mesh[[234, 454]].mean(0), mesh[454] - mesh[234]
         for _ in range(int(random.integers(1, 4))):
             inset = np.linspace(random.uniform(-0.15, 0.25), random.normal(0.03, 0.13), len(rim))
             guide = rim + inset[:, None] * (middle - rim)
@@ -116,12 +113,18 @@ def _lock(
         _strand(layer, cover, strand[:last], tone, width * random.uniform(0.5, 1.5))
 
 
+def _upward(mesh_xy: np.ndarray) -> tuple[np.ndarray, float]:
+    """Direction ``[2]`` from the chin to the forehead, and how far apart they are."""
+    up = mesh_xy[10] - mesh_xy[152]
+    height = float(np.hypot(*up)) + 1e-6
+    return up / height, height
+
+
 def _hair_color(setting: Setting, random: Random) -> np.ndarray:
     """Colour ``[3]`` of the wearer's own hair, of fair hair that is nearly that of the skin, or of any."""
     mesh, kind = setting.mesh_xy, random.random()
     if kind < 0.6:
-        upward = (mesh[10] - mesh[152]) / (float(np.hypot(*(mesh[10] - mesh[152]))) + 1e-6)
-        x, y = np.clip((mesh[10] + upward * random.uniform(18, 50)).astype(int), 0, SIZE - 1)
+        x, y = np.clip((mesh[10] + _upward(mesh)[0] * random.uniform(18, 50)).astype(int), 0, SIZE - 1)
         return setting.face[y, x]
     if kind < 0.8:
         fair = skin_color(setting.face, mesh, random) * random.uniform(0.65, 1.3)

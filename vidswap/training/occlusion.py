@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,8 +102,12 @@ def train_occlusion(
     """
     if not 0 < options.learnt <= 1:
         raise UsageError(f"learnt: expected more than 0 and at most 1, got {options.learnt:g}")
-    if options.learnt < 1 and begin is None:
-        raise UsageError("learnt: a share below 1 needs the weights to begin with")
+    begun = None
+    if options.learnt < 1:
+        if begin is None:
+            raise UsageError("learnt: a share below 1 needs the weights to begin with")
+        begun = copy.deepcopy(net)
+        resume_published(begun, begin)
     channels_last(net.to(device))
     optimizer = torch.optim.AdamW(net.parameters(), lr=options.learning_rate, weight_decay=1e-4)
     checkpoint = Checkpoint(output.with_suffix(".ckpt.pt"))
@@ -134,9 +139,9 @@ def train_occlusion(
             log(f"step {step}/{options.steps}: " + ", ".join(f"{k} {v:.4f}" for k, v in running.items()))
         if step % options.save_every == 0 or step == options.steps:
             checkpoint.save(step, {"net": net, "optimizer": optimizer})
-            publish(net, output, step, options, begin)
-    if options.learnt < 1:  # also where nothing was left to train
-        publish(net, output, max(start, options.steps), options, begin)
+            publish(net, output, step, options, begun)
+    if begun is not None:  # also where nothing was left to train
+        publish(net, output, max(start, options.steps), options, begun)
         resume_published(net, output)
     return evaluate_occlusion(
         pictures, net, count=evaluate_on, size=options.size, device=device, draw=draw
@@ -245,15 +250,15 @@ def resume_published(net: OcclusionNet, path: Path) -> int:
 
 
 def publish(
-    net: OcclusionNet, output: Path, step: int, options: OcclusionOptions, begun: Path | None = None
+    net: OcclusionNet, output: Path, step: int, options: OcclusionOptions, begun: OcclusionNet | None = None
 ) -> None:
     """Write the weights as they are used.
 
-    :param begun: weights that the run began with, of which a share is kept where the options say so.
+    :param begun: what the run began with, and of which the options keep a share.
     """
     facts: Sequence[tuple[str, object]] = (("steps", step), ("batch", options.batch), ("seed", options.seed))
     kept = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    if begun is not None and options.learnt < 1:
-        before = read_occlusion_net(begun)[0].state_dict()
+    if begun is not None:
+        before = begun.state_dict()
         kept = {k: torch.lerp(before[k].to(v), v, options.learnt) for k, v in kept.items()}
     save_weights(output, kept, occlusion_metadata(net, **dict(facts)))
