@@ -100,13 +100,13 @@ def test_a_change_of_size_mid_clip(finder: FaceFinder, portraits: list[np.ndarra
 def test_what_the_mesh_doubts_at_first_sight_is_no_face(
     finder: FaceFinder, portraits: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    presence, refine = [0.75], finder.mesher.refine
+    presence, refine = [0.93], finder.mesher.refine
     monkeypatch.setattr(
         finder.mesher, "refine", lambda *a, **named: replace(refine(*a, **named), score=presence[0])
     )
     rgb = shot([(portraits[0], 100, 60, 256)])
     assert finder.find(rgb, 0) == []
-    presence[0] = 0.95
+    presence[0] = 0.99
     assert len(finder.find(rgb, 0.04)) == 1
     presence[0] = 0.75  # a face that is known may be half hidden
     assert len(finder.find(rgb, 0.08)) == 1

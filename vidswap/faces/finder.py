@@ -81,8 +81,8 @@ class FaceFinder:
         when a face was lost, and (if no face is known) every ``search_every`` frames.
     :param min_presence: faces whose mesh network is less sure are lost.
     :param new_presence: nor is a face taken for one at first sight where it is less sure than this. Of 1,319
-        faces in photos and clips all but one had 0.97 at least where the detector found them; out of focus
-        letters, clouds and cartoons have up to 0.75.
+        faces in photos and clips all but one had 0.995 at least where the detector found them; letters that
+        went out of focus had up to 0.93.
     :param min_size_px: faces smaller than this (longer side, display pixels) are left out.
     :param max_unconfirmed: detections in a row that may miss a face which the mesh still follows
         (behind a hand, in profile) before it is dropped.
@@ -100,7 +100,7 @@ class FaceFinder:
         detect_every: int = 5,
         search_every: int = 1,
         min_presence: float = 0.5,
-        new_presence: float = 0.9,
+        new_presence: float = 0.97,
         min_size_px: float = 24.0,
         max_unconfirmed: int = 6,
         track_passes: int = 2,
