@@ -168,17 +168,14 @@ def _learnt(
 
 def _doubt(target_xy: FloatArray, occluded: FloatArray | None) -> NDArray[np.float64]:
     """``[2]`` how little the opening of either eye is believed, 0 to 1: at most one of them is doubted."""
-    doubt = np.zeros(2)
     if occluded is None:
-        return doubt
+        return np.zeros(2)
     patches = [eye_patch(eye, _COVER_SIZE, None, target_xy, np.zeros((2, 2))) for eye in (0, 1)]
-    covers = [
-        0.0 if patch is None else float(to_array(patch.shown(occluded))[patch.radii < _NEAR].mean())
+    covers = np.array([
+        0.0 if patch is None else to_array(patch.shown(occluded))[patch.radii < _NEAR].mean()
         for patch in patches
-    ]
-    worse = int(np.argmax(covers))
-    doubt[worse] = smoothstep((covers[worse] - covers[1 - worse] - _HARDLY) / (_CLEARLY - _HARDLY))
-    return doubt
+    ])
+    return smoothstep((covers - covers[::-1] - _HARDLY) / (_CLEARLY - _HARDLY)).astype(np.float64)
 
 
 def eye_patch(
