@@ -9,7 +9,18 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from vidswap.landmarks import FACE_OVAL
-from vidswap.training.layers import FINE, SIZE, Layer, Random, Setting, canvas, drawn, noise, skin_color
+from vidswap.training.layers import (
+    FINE,
+    SIZE,
+    Layer,
+    Random,
+    Setting,
+    canvas,
+    drawn,
+    noise,
+    skin_color,
+    upward_of,
+)
 
 
 def hair(setting: Setting, random: Random) -> Layer:
@@ -26,20 +37,18 @@ def hair(setting: Setting, random: Random) -> Layer:
     end = np.array([root[0] + random.normal(0, 70), root[1] + random.uniform(60, 260)])
     bow = random.normal(0, 45)
     loose, width = random.uniform(3, 30), random.uniform(0.5, 2.2)
-    t = np.linspace(0, 1, 14)[:, None]
     for _ in range(count):
         a, b = root + random.normal(0, loose, 2), end + random.normal(0, loose * random.uniform(0.5, 1.5), 2)
         middle = 0.5 * (a + b) + [bow + random.normal(0, loose * 0.6), random.normal(0, 12)]
-        path = (1 - t) ** 2 * a + 2 * t * (1 - t) * middle + t**2 * b
         tone = base * random.lognormal(0, 0.25) + random.normal(0, 0.015, 3)
-        _strand(layer, cover, path, tone, width * random.uniform(0.5, 1.6))
+        _strand(layer, cover, _bow(a, middle, b, 14), tone, width * random.uniform(0.5, 1.6))
     return drawn(layer, cover, random, casts=random.uniform(0, 0.35))
 
 
 def fringe(setting: Setting, random: Random) -> Layer:
     """Hair that falls over the forehead, straight, parted or to a side, mostly of the wearer's own colour."""
     mesh = setting.mesh_xy
-    upward, height = _upward(mesh)
+    upward, height = upward_of(mesh)
     along = mesh[454] - mesh[234]
     # It grows above the hairline, and ends about the brows.
     t = np.linspace(-0.05, 1.05, int(random.integers(40, 130)))[:, None]
@@ -56,20 +65,18 @@ def fringe(setting: Setting, random: Random) -> Layer:
     base = _hair_color(setting, random)
     layer, cover = canvas(3), canvas(1)
     width, uneven = random.uniform(0.8, 2.6), random.uniform(1, 14)
-    u = np.linspace(0, 1, 10)[:, None]
     for strand in np.repeat(kept, int(random.integers(1, 5))):
         a, b = roots[strand] + random.normal(0, 2, 2), ends[strand] + random.normal(0, uneven, 2)
         middle = 0.5 * (a + b) + random.normal(0, 4, 2) + 0.15 * (b - a)[::-1] * [1, -1] * sweep
-        path = (1 - u) ** 2 * a + 2 * u * (1 - u) * middle + u**2 * b
         tone = base * random.lognormal(0, 0.22) + random.normal(0, 0.012, 3)
-        _strand(layer, cover, path, tone, width * random.uniform(0.5, 1.6))
+        _strand(layer, cover, _bow(a, middle, b, 10), tone, width * random.uniform(0.5, 1.6))
     return drawn(layer, cover, random, casts=random.uniform(0, 0.4))
 
 
 def locks(setting: Setting, random: Random) -> Layer:
     """Hair beside the face and over its rim, straight to curly, mostly of the wearer's own colour."""
     mesh = setting.mesh_xy
-    upward, height = _upward(mesh)
+    upward, height = upward_of(mesh)
     middle, along = mesh[[234, 454]].mean(0), mesh[454] - mesh[234]
     base = _hair_color(setting, random)
     layer, cover = canvas(3), canvas(1)
@@ -113,18 +120,17 @@ def _lock(
         _strand(layer, cover, strand[:last], tone, width * random.uniform(0.5, 1.5))
 
 
-def _upward(mesh_xy: np.ndarray) -> tuple[np.ndarray, float]:
-    """Direction ``[2]`` from the chin to the forehead, and how far apart they are."""
-    up = mesh_xy[10] - mesh_xy[152]
-    height = float(np.hypot(*up)) + 1e-6
-    return up / height, height
+def _bow(start: np.ndarray, middle: np.ndarray, end: np.ndarray, count: int) -> np.ndarray:
+    """``[count, 2]`` along the quadratic Bezier curve of three points ``[2]``."""
+    t = np.linspace(0, 1, count)[:, None]
+    return (1 - t) ** 2 * start + 2 * t * (1 - t) * middle + t**2 * end
 
 
 def _hair_color(setting: Setting, random: Random) -> np.ndarray:
     """Colour ``[3]`` of the wearer's own hair, of fair hair that is nearly that of the skin, or of any."""
     mesh, kind = setting.mesh_xy, random.random()
     if kind < 0.6:
-        x, y = np.clip((mesh[10] + _upward(mesh)[0] * random.uniform(18, 50)).astype(int), 0, SIZE - 1)
+        x, y = np.clip((mesh[10] + upward_of(mesh)[0] * random.uniform(18, 50)).astype(int), 0, SIZE - 1)
         return setting.face[y, x]
     if kind < 0.8:
         fair = skin_color(setting.face, mesh, random) * random.uniform(0.65, 1.3)

@@ -76,6 +76,13 @@ def noise(random: Random, cell: float, channels: int = 1) -> np.ndarray:
     return full[0].numpy() if channels == 1 else full.permute(1, 2, 0).numpy()
 
 
+def upward_of(mesh_xy: np.ndarray) -> tuple[np.ndarray, float]:
+    """Direction ``[2]`` from the chin to the forehead of a mesh, and how far apart they are in its unit."""
+    up = mesh_xy[10] - mesh_xy[152]
+    height = float(np.hypot(*up)) + 1e-6
+    return up / height, height
+
+
 def skin_color(picture: np.ndarray, mesh_xy: np.ndarray, random: Random) -> np.ndarray:
     """Colour of a few spots of a face's cheeks and forehead, ``[3]``."""
     spots = mesh_xy[[50, 280, 205, 425, 151, 117, 346]]

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from vidswap.landmarks import FACE_OVAL, LEFT_EYE, MOUTH, RIGHT_EYE
-from vidswap.training.layers import SIZE, Layer, Random, Setting, blur, noise
+from vidswap.training.layers import SIZE, Layer, Random, Setting, blur, noise, upward_of
 from vidswap.training.occluders import draw_occluder
 from vidswap.training.pictures import Pictures
 
@@ -128,11 +128,10 @@ def finished(
 def face_areas(mesh_xy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Face inside the mesh's oval, and with forehead and a rim around it, ``[256, 256]`` in [0, 1]."""
     oval = mesh_xy[list(FACE_OVAL)]
-    up = mesh_xy[10] - mesh_xy[152]
-    height = float(np.hypot(*up)) + 1e-6
-    level = ((mesh_xy[10] - oval) @ up) / height**2
+    upward, height = upward_of(mesh_xy)
+    level = (mesh_xy[10] - oval) @ upward / height
     lift = np.clip(1 - level / 0.36, 0, 1) ** 0.7
-    lifted = oval + _FOREHEAD * lift[:, None] * up
+    lifted = oval + _FOREHEAD * height * lift[:, None] * upward
     inner = _polygon(oval)
     return inner, np.clip(4 * blur(np.maximum(_polygon(lifted), inner), 4.0), 0, 1)
 
@@ -155,13 +154,12 @@ def bare_browed(pictures: Pictures) -> Pictures:
 def _bare_forehead(image: np.ndarray, mesh: np.ndarray) -> bool:
     """Whether a forehead has the colour of the cheeks, and no strands; ``[256, 256, 3]`` of 8 bits."""
     points = mesh * SIZE
-    up = points[10] - points[152]
-    height = float(np.hypot(*up)) + 1e-6
+    upward, height = upward_of(points)
     y, x = np.mgrid[:SIZE, :SIZE]
-    lowest = points[list(_BROW_TOPS)].mean(0) + _OVER_BROWS * up
-    above = (np.stack([x, y], -1) - lowest) @ up > 0
+    lowest = points[list(_BROW_TOPS)].mean(0) + _OVER_BROWS * height * upward
+    above = (np.stack([x, y], -1) - lowest) @ upward > 0
     forehead = (_polygon(points[list(FACE_OVAL)]) > 0.5) & above
-    cheeks = _cheeks(points, height)
+    cheeks = _cheeks(points)
     if not forehead.any() or not cheeks.any():
         return False
     other, fine = _unlike_cheeks(image.astype(np.float32) / 255, cheeks)
@@ -177,21 +175,20 @@ def own_hair(setting: Setting) -> np.ndarray:
     :returns: ``[256, 256]`` bool.
     """
     points = setting.mesh_xy
-    cheeks = _cheeks(points, float(np.hypot(*(points[10] - points[152]))) + 1e-6)
+    cheeks = _cheeks(points)
     if not cheeks.any():
         return np.zeros((SIZE, SIZE), bool)
-    middle = points[list(FACE_OVAL)].mean(0)
-    across = points[454] - points[234]
-    width = float(np.hypot(*across)) + 1e-6
-    away = (points[list(FACE_OVAL)] - middle) @ across / width
-    shrunk = points[list(FACE_OVAL)] - np.sign(away)[:, None] * _BESIDE * across
+    oval, across = points[list(FACE_OVAL)], points[454] - points[234]
+    side = np.sign((oval - oval.mean(0)) @ across)
+    shrunk = oval - side[:, None] * _BESIDE * across
     other, fine = _unlike_cheeks(setting.face, cheeks)
     unlike = np.maximum(blur(other, 1.5) / _OTHER_COLOR, blur(fine, 3.0) / _STRANDS)
     return (_polygon(shrunk) < 0.5) & (unlike > 1)
 
 
-def _cheeks(points: np.ndarray, height: float) -> np.ndarray:
-    """Spots of skin ``[256, 256]`` bool of a face of this height in pixels."""
+def _cheeks(points: np.ndarray) -> np.ndarray:
+    """Spots of a face's skin, ``[256, 256]`` bool."""
+    _, height = upward_of(points)
     y, x = np.mgrid[:SIZE, :SIZE]
     found = np.zeros((SIZE, SIZE), bool)
     for spot in points[list(_CHEEKS)]:
