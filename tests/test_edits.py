@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from vidswap import landmarks
+from vidswap import landmarks, regenerate
 from vidswap.config import RunConfig
 from vidswap.errors import UsageError
 from vidswap.identities import SourceIdentity, aligned_crop, to_image
+from vidswap.mixing.response import LIMITS, Response
 from vidswap.records import Frame, Pivot, PixelLayout
 from vidswap.regenerate import Regenerate
 from vidswap.session import Session
@@ -71,6 +72,18 @@ def test_an_edit_shows_and_is_not_steered_out(session: Session, work: Work) -> N
     plain = mouth_drawn(session, work)
     opened = mouth_drawn(edited(session, "mouth=1"), work)
     assert opened - plain > 0.05  # of 0.1 that a step stands for
+
+
+def test_a_mouth_that_came_out_shut_is_drawn_again(
+    session: Session, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was foreseen: here, that the mouth is to be closed as far as may be."""
+    low = np.array([low for low, _ in LIMITS.values()]) * [1, 0, 0]
+    monkeypatch.setattr(Response, "amounts", lambda _response, _wanted: low)
+    opened = edited(session, "mouth=1")
+    mended = mouth_drawn(opened, work)
+    monkeypatch.setattr(regenerate, "_REDRAWN", 0)
+    assert mended > mouth_drawn(opened, work) + 0.03
 
 
 def test_what_makes_no_sense_is_refused(session: Session) -> None:

@@ -53,6 +53,8 @@ _SLACK = 10.0
 """Pixels of a 1024 crop by which the drawn face's mask may be larger than its outline."""
 _HALVE_BELOW = 0.6
 """Quads smaller than this share of the generator's size are worked on at half of it."""
+_REDRAWN = 2
+"""Times that a face is drawn anew, at most, whose mouth came out otherwise than foreseen."""
 _LATER = ({"yaw": 1.0, "pitch": -0.6}, {"yaw": -1.0, "pitch": 0.6}, {"mouth": 2.0})
 """Steps along directions from where a track begins, for which a source is refined as well: 10 to 16 degrees,
 and a mouth that opens wide. (One that opens while the head turns cost 0.05 of identity on some pairs.)"""
@@ -75,10 +77,22 @@ class _Steered:
 
     steering: Steering
     wanted: np.ndarray
-    """Measures of the target."""
+    """Measures of the target, and what is edited: that is meant to differ from it."""
     hidden: np.ndarray | None
     """Which of them are not to be believed."""
     steps: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A drawn face."""
+
+    image: np.ndarray
+    """``[S, S, 3]``."""
+    face: Face | None
+    """As found in it; None where it is not to be believed."""
+    measures: np.ndarray | None = None
+    """``[D]`` along the directions."""
 
 
 @dataclass
@@ -127,11 +141,18 @@ class Regenerate:
         session, steering, track = self.session, self._steering, face.face.track_id
         if steering is None or self.steered.get(track, (None,))[0] == shot:
             return
-        target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-        source = self.refined[(track, face.source.name)]
         with torch.no_grad():
-            mixed = session.mixer(source, target, self.config.mix.strength)
-        self.steered[track] = (shot, *steering.begin(mixed, target, _measured_by(session)))
+            mixed = self._mixed(face)
+        target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+        self.steered[track] = (shot, *steering.begin(mixed, target, _measured_by(session), session.edits))
+
+    def _mixed(self, face: FaceWork) -> torch.Tensor:
+        """The code ``[1, n_styles, 512]`` of the new face, edited but not steered."""
+        session = self.session
+        target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
+        source = self.refined[(face.face.track_id, face.source.name)]
+        mixed = session.mixer(source, target, self.config.mix.strength)
+        return mixed if session.directions is None else edit(mixed, session.edits, session.directions)
 
     def _steering_now(self, face: FaceWork) -> _Steered | None:
         """How this frame is steered."""
@@ -140,11 +161,12 @@ class Regenerate:
             return None
         _, amounts, response = self.steered[face.face.track_id]
         wanted, hidden = self._wanted(face, steering)
+        wanted = wanted + steering.amounts_of(self.session.edits)
         steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
         return _Steered(steering, wanted, hidden, steps)
 
     def _wanted(self, face: FaceWork, steering: Steering) -> tuple[np.ndarray, np.ndarray | None]:
-        """Measures ``[D]`` that the drawn face is to have, and which of them are not to be believed."""
+        """Measures ``[D]`` of the target, and which of them are not to be believed."""
         wanted, hidden = steering.wanted(face.crop.mesh), covered_measures(face, steering.names)
         if hidden is None or not hidden.any() or face.inversion is None:
             return wanted, hidden
@@ -165,13 +187,11 @@ class Regenerate:
     def _steering_share(self) -> float:
         return self.config.mix.steering * self.config.mix.strength
 
-    def _steer_on(self, track: int, drawn: Face | None, size: int, now: _Steered | None) -> None:
+    def _steer_on(self, track: int, sight: _Sight, now: _Steered) -> None:
         """The drawn face says how the next frame's is steered."""
-        if drawn is None or now is None:
+        if sight.measures is None:
             return
-        steering, hidden = now.steering, now.hidden
-        # What was edited is meant to differ from the target.
-        answered = steering.measures(drawn.mesh / size) - steering.amounts_of(self.session.edits)
+        steering, hidden, answered = now.steering, now.hidden, sight.measures
         shot, amounts, response = self.steered[track]
         response = steering.learnt(response, now.wanted, answered, now.steps, hidden)
         amounts = steering.follow(amounts, now.wanted - answered, hidden)
@@ -180,20 +200,45 @@ class Regenerate:
     def _drawn(self, work: Work) -> Work:
         made = []
         for face in work.faces:
-            target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
-            source = self.refined[(face.face.track_id, face.source.name)]
-            mixed = self.session.mixer(source, target, self.config.mix.strength)
+            mixed = self._mixed(face)
             steered = self._steering_now(face)
+            sight = self._sight(mixed, face, steered)
             if steered is not None:
-                mixed = steered.steering.apply(mixed, steered.steps)
-            if self.session.directions is not None:
-                mixed = edit(mixed, self.session.edits, self.session.directions)
-            image = self._draw(mixed, face.solid, quad_size_px(face.quad))
-            drawn = self._face_drawn(image, face)
-            self._steer_on(face.face.track_id, drawn, image.shape[0], steered)
-            swap = Swap(image, face.solid, face.quad, face.face.track_id)
-            made.append(replace(face, swap=swap, drawn=drawn))
+                sight, steered = self._mouth_mended(mixed, face, sight, steered)
+                self._steer_on(face.face.track_id, sight, steered)
+            swap = Swap(sight.image, face.solid, face.quad, face.face.track_id)
+            made.append(replace(face, swap=swap, drawn=sight.face))
         return work.with_faces(made)
+
+    def _sight(self, code: torch.Tensor, face: FaceWork, steered: _Steered | None) -> _Sight:
+        """Draw a code and look at it."""
+        if steered is not None:
+            code = steered.steering.apply(code, steered.steps)
+        image = self._draw(code, face.solid, quad_size_px(face.quad))
+        drawn = self._face_drawn(image, face)
+        if steered is None or drawn is None:
+            return _Sight(image, drawn)
+        return _Sight(image, drawn, steered.steering.measures(drawn.mesh / image.shape[0]))
+
+    def _mouth_mended(
+        self, code: torch.Tensor, face: FaceWork, sight: _Sight, steered: _Steered
+    ) -> tuple[_Sight, _Steered]:
+        """A face whose mouth came out otherwise than foreseen is drawn anew; the best one is taken."""
+        if sight.measures is None:
+            return sight, steered
+        steering, wanted = steered.steering, steered.wanted
+        sights, known = [sight], [(steered.steps, sight.measures)]
+        while len(sights) <= _REDRAWN:
+            steps = steering.redraw(known, wanted, steered.hidden)
+            if steps is None:
+                break
+            again = self._sight(code, face, replace(steered, steps=steps))
+            if again.measures is None:
+                break
+            sights.append(again)
+            known.append((steps, again.measures))
+        best = int(np.argmin([abs(steering.mouth_miss(wanted, measures)) for _, measures in known]))
+        return sights[best], replace(steered, steps=known[best][0])
 
     def _draw(self, code: torch.Tensor, mask: np.ndarray, quad_px: float) -> np.ndarray:
         """The new face ``[S, S, 3]``; what lies far outside the mask repeats the edge.

@@ -52,3 +52,26 @@ def test_old_frames_are_forgotten() -> None:
     for _ in range(150):
         response = response.learn(np.full(3, 0.5), np.full(3, 0.5))
     assert response.amounts(np.full(3, 0.5)) == pytest.approx(0.0, abs=0.02)
+
+
+def test_lips_that_touch_do_not_unlearn_how_a_mouth_opens() -> None:
+    """A face that draws 0.6 of its target's mouth and 0.3 more, and nothing below 0.17: lips touch there."""
+    learnt = {}
+    for told in (True, False):
+        response = Response.unknown()
+        for wanted in [*np.linspace(0.3, 1.5, 40), *np.zeros(60)]:
+            added = response.amounts(np.full(3, wanted))[0]
+            drawn = max(0.6 * wanted + 0.3 + added, 0.17)
+            shut = np.array([drawn < 0.2, False, False])
+            response = response.learn(
+                np.full(3, wanted), np.full(3, drawn - added), at_most=shut if told else None
+            )
+        learnt[told] = response.foreseen(np.full(3, 0.6))[0]
+    assert learnt[True] == pytest.approx(0.66, abs=0.03)
+    assert learnt[False] > learnt[True] + 0.03, "without being told it teaches that little is to be added"
+    # Where the line says that they would be open, that they are shut is news.
+    response = Response.unknown().learn(np.full(3, 0.5), np.full(3, 0.9))
+    taught = response.learn(np.full(3, 0.5), np.full(3, 0.4), at_most=np.array([True, False, False]))
+    assert taught.foreseen(np.full(3, 0.5))[0] < 0.7
+    same = response.learn(np.full(3, 0.5), np.full(3, 1.2), at_most=np.array([True, False, False]))
+    assert same.moments[0].tolist() == response.moments[0].tolist() != same.moments[1].tolist()

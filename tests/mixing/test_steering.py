@@ -60,6 +60,42 @@ def test_lips_that_are_all_but_closed_are_meant_to_be(small: Steering, gap: floa
     np.testing.assert_array_equal(small.wanted(mesh)[rest], small.measures(mesh)[rest])
 
 
+@pytest.fixture()
+def quick() -> Steering:
+    """One that foresees: yaw, mouth, smile, eyes and brow."""
+    names = ("yaw", "mouth", "smile", "eyes", "brow")
+    return Steering.along(
+        Directions({name: torch.ones(2, 4) for name in names}, dict.fromkeys(names, (0.1, "")))
+    )
+
+
+def test_a_mouth_that_snapped_is_drawn_again(quick: Steering) -> None:
+    mouth = quick.names.index("mouth")
+
+    def only_mouth(value: float) -> np.ndarray:
+        out = np.full(len(quick.names), 0.3)
+        out[mouth] = value
+        return out
+
+    wanted, shut, wide = only_mouth(0.6), only_mouth(0.2), only_mouth(0.9)
+    first = (only_mouth(-0.2), shut)
+    assert quick.mouth_miss(wanted, shut) == pytest.approx(0.4)
+    again = quick.redraw([first], wanted)
+    assert again is not None and again.tolist() == pytest.approx(only_mouth(0.2).tolist())
+    between = quick.redraw([first, (again, wide)], wanted)
+    assert between is not None and between[mouth] == pytest.approx(-0.2 + 0.4 * 0.4 / 0.7)
+    near = [(only_mouth(0.0), only_mouth(0.5))]
+    assert quick.redraw([first, *near], wanted) is None
+    assert quick.redraw([(only_mouth(1.0), shut)], wanted) is None, "no step is left within the limits"
+    hidden = np.array([name == "mouth" for name in quick.names])
+    assert quick.redraw([first], wanted, hidden) is None
+
+
+def test_a_steering_that_foresees_nothing_draws_nothing_again(small: Steering) -> None:
+    assert small.quick == [] and small.mouth_miss(np.ones(3), np.zeros(3)) == 0.0
+    assert small.redraw([(np.zeros(3), np.zeros(3))], np.ones(3)) is None
+
+
 def test_it_brings_an_edited_face_back(weights_home: Path) -> None:
     generator = load_generator("mobilestylegan", weights.locate)
     meshes = AlignedMesh.load(weights.locate)

@@ -44,23 +44,38 @@ class Response:
         """Nothing drawn yet."""
         return cls(np.zeros((len(LIMITS), 5)))
 
-    def learn(self, wanted: Measures, answered: Measures, known: NDArray[np.bool_] | None = None) -> Response:
+    def learn(
+        self,
+        wanted: Measures,
+        answered: Measures,
+        known: NDArray[np.bool_] | None = None,
+        at_most: NDArray[np.bool_] | None = None,
+    ) -> Response:
         """One more frame.
 
         :param wanted: the target's measures. :param answered: the drawn face's, less what was added.
         :param known: ``[Q]`` False where a measure could not be seen.
+        :param at_most: ``[Q]`` True where a measure had come to its end, as that of lips that touch: without
+            it the answer would have been that or less. It teaches only where more was foreseen.
         """
+        if at_most is not None and self.moments[:, 0].any():
+            taught = ~at_most | (self.foreseen(wanted) > answered)
+            known = taught if known is None else known & taught
         seen = np.stack([np.ones_like(wanted), wanted, answered, wanted**2, wanted * answered], 1)
         after = _KEPT * self.moments + seen
         return Response(after if known is None else np.where(known[:, None], after, self.moments))
 
-    def amounts(self, wanted: Measures) -> Measures:
-        """Steps ``[Q]`` to add to the next drawing, within :data:`LIMITS`; 0 while nothing was drawn."""
+    def foreseen(self, wanted: Measures) -> Measures:
+        """What the drawn face will answer ``[Q]`` if nothing is added."""
         count = self.moments[:, 0]
         total = np.maximum(count, 1e-9)
         x, y, xx, xy = (self.moments[:, column] / total for column in range(1, 5))
         spread, joint = np.maximum(xx - x * x, 0.0), xy - x * y
         slope = (count * joint + _SLOPE_WEIGHT * _SLOPE) / (count * spread + _SLOPE_WEIGHT)
-        answer = np.where(_OWN_REST, x, y) + np.clip(slope, 0.0, 1.5) * (wanted - x)
+        return np.where(_OWN_REST, x, y) + np.clip(slope, 0.0, 1.5) * (wanted - x)
+
+    def amounts(self, wanted: Measures) -> Measures:
+        """Steps ``[Q]`` to add to the next drawing, within :data:`LIMITS`; 0 while nothing was drawn."""
         low, high = np.array(list(LIMITS.values())).T
-        return np.where(count > 0, np.clip(_SHARE * (wanted - answer), low, high), 0.0)
+        steps = np.clip(_SHARE * (wanted - self.foreseen(wanted)), low, high)
+        return np.where(self.moments[:, 0] > 0, steps, 0.0)

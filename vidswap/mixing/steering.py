@@ -10,8 +10,9 @@ instead (:mod:`vidswap.mixing.response`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -46,6 +47,11 @@ _LEFT_ALONE = frozenset({"gaze_x", "gaze_y"})
 
 _CLOSED = 0.03
 """Opening of a mouth up to which it may be closed: pressed lips were measured at 0.00 to 0.03."""
+_SHUT = 0.022
+"""Opening of a drawn mouth up to which it is closed, and cannot be more so: such lips were measured at 0.016
+to 0.02."""
+_MISSED = 0.25
+"""Steps by which a drawn mouth may miss the target's: 2.5 pixels where the eyes are 100 apart."""
 
 
 @dataclass(frozen=True)
@@ -123,18 +129,24 @@ class Steering:
 
     @torch.no_grad()
     def begin(
-        self, mixed: Tensor, target: Tensor, measured: Callable[[Tensor], Tensor]
+        self,
+        mixed: Tensor,
+        target: Tensor,
+        measured: Callable[[Tensor], Tensor],
+        edits: Mapping[str, float] = MappingProxyType({}),
     ) -> tuple[Amounts, Response]:
         """The amounts for the first frame of a track, by a few rounds on the cheap path.
 
         :param mixed: ``[1, n_styles, 512]``. :param target: likewise, the pivot.
         :param measured: a code to its ``[8]`` measures.
+        :param edits: steps by name in which the drawn face is to differ from the target, and ``mixed`` does.
         """
 
         def steps(code: Tensor) -> Amounts:
             return measured(code)[list(self.columns)].double().cpu().numpy() / self.units
 
-        wanted, amounts, response = steps(target), self.rest(), Response.unknown()
+        wanted = steps(target) + self.amounts_of(edits)
+        amounts, response = self.rest(), Response.unknown()
         for _ in range(_BEGIN_ROUNDS):
             answered = steps(self.apply(mixed, amounts))
             step = _BEGIN_GAIN * (wanted - answered)
@@ -178,16 +190,54 @@ class Steering:
                 out = np.where(hidden, amounts, out)
         return out
 
+    def redraw(
+        self, drawn: Sequence[tuple[Amounts, Amounts]], wanted: Amounts,
+        hidden: NDArray[np.bool_] | None = None,
+    ) -> Amounts | None:  # fmt: skip
+        """Steps for drawing a face again whose mouth came out otherwise than foreseen; None where it did not.
+
+        A generator's mouth snaps: between closed lips and parted ones there are codes that it does not draw
+        half open, and which way they fall is not to be foreseen.
+
+        :param drawn: what was drawn so far: the steps ``[D]``, and the drawn face's measures.
+        :param wanted: measures that it is to have. :param hidden: ``[D]`` what is covered.
+        """
+        misses = [self.mouth_miss(wanted, answered) for _, answered in drawn]
+        if min(map(abs, misses)) <= _MISSED:
+            return None
+        place = self.names.index("mouth")
+        if hidden is not None and hidden[place]:
+            return None
+        tried = [float(steps[place]) for steps, _ in drawn]
+        if min(misses) < 0 < max(misses):  # between those that were drawn too far open and not enough
+            order = np.argsort(misses)
+            step = float(np.interp(0.0, np.array(misses)[order], np.array(tried)[order]))
+        else:
+            step = tried[-1] + misses[-1]
+        step = float(np.clip(step, *LIMITS["mouth"]))
+        if min(abs(step - other) for other in tried) < _MISSED / 8:
+            return None
+        out = drawn[0][0].copy()
+        out[place] = step
+        return out
+
+    def mouth_miss(self, wanted: Amounts, answered: Amounts) -> float:
+        """Steps by which a mouth was to be farther open than it was drawn; 0 where none is steered."""
+        place = self.names.index("mouth") if self.quick else None
+        return 0.0 if place is None else float(wanted[place] - answered[place])
+
     def learnt(
         self, response: Response, wanted: Amounts, drawn: Amounts, added: Amounts,
         hidden: NDArray[np.bool_] | None = None,
     ) -> Response:  # fmt: skip
-        """The response after a frame: measures ``[D]`` of the target and the drawn face, and the amounts
-        that the drawing had."""
+        """The response after a frame: measures ``[D]`` that were wanted and that the drawn face has, and the
+        amounts that the drawing had."""
         if not self.quick:
             return response
         known = None if hidden is None else ~hidden[self.quick]
-        return response.learn(wanted[self.quick], (drawn - added)[self.quick], known)
+        shut = np.array([self.names[place] == "mouth" for place in self.quick])
+        shut &= (drawn * self.units)[self.quick] <= _SHUT
+        return response.learn(wanted[self.quick], (drawn - added)[self.quick], known, at_most=shut)
 
 
 def _limited(amounts: Amounts) -> Amounts:
