@@ -215,14 +215,24 @@ def _mixer_options(command: Callable) -> Callable:
 
 def _sight(name: Literal["occlusion", "glasses"]) -> Callable:
     def call(
-        folder: Path, device: str, faces: int, faces_seed: int, workers: int, begin: Path | None, **named: Any
+        folder: Path,
+        device: str,
+        faces: int,
+        faces_seed: int,
+        turned: int,
+        workers: int,
+        begin: Path | None,
+        **named: Any,
     ) -> None:
+        from vidswap import weights
+        from vidswap.mixing.directions import edit, load_directions
         from vidswap.training.runs import run_occlusion
 
-        options = _built(_options_class(name), named)
+        options, where = _built(_options_class(name), named), _device(device)
+        directions = load_directions(weights.locate("directions"), where)
         made = run_occlusion(
-            folder, options, device=_device(device), log=_log,
-            faces=faces, faces_seed=faces_seed, workers=workers, begin=begin, name=name,
+            folder, options, device=where, log=_log, faces=faces, faces_seed=faces_seed, workers=workers,
+            begin=begin, name=name, turned=turned, pose=partial(edit, directions=directions),
         )  # fmt: skip
         click.echo(made)
 
@@ -237,6 +247,10 @@ def _sight_options(command: Callable) -> Callable:
         ),
         click.option(
             "--faces-seed", type=int, default=31, show_default=True, help="Seed of the faces.",
+        ),
+        click.option(
+            "--turned", type=click.IntRange(0), default=0, show_default=True,
+            help="Further faces, with turned heads and open mouths.",
         ),
         click.option(
             "--faces", type=click.IntRange(2), default=800, show_default=True,

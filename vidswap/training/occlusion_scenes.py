@@ -26,8 +26,9 @@ from vidswap.training.pictures import Pictures
 _FOREHEAD = 0.13
 """By this part of the face's height the outline is lifted above the mesh, which ends below the hairline."""
 _CLEAN_SHARE = 0.35
+_NOSE = 4
 _BROW_TOPS, _CHEEKS = (105, 334), (50, 280, 205, 425)
-"""Mesh points over the brows, and on the cheeks."""
+"""Mesh points: the tip of the nose, over the brows, and on the cheeks."""
 _OVER_BROWS, _CHEEK_SIZE = 0.05, 0.04
 """Part of the face's height over the brows from which on a forehead is looked at; radius of a spot of cheek,
 in the same unit."""
@@ -36,8 +37,9 @@ _OTHER_COLOR, _HAIRY = 0.45, 0.06
 have."""
 _STRANDS, _LEAST_FINE = 2.5, 0.004
 """Fine structure of a bare forehead over that of the cheeks, which have this much at least."""
-_BESIDE = 0.14
-"""Part of the face's width, from its rim inwards, where people have hair that nobody labelled."""
+_BESIDE = 0.28
+"""Part of the way from the rim of a face to the middle of its nose where people have hair that nobody
+labelled."""
 _DOUBTED = 0.1
 """Weight of what may be such hair."""
 _UNSURE = 0.25
@@ -179,8 +181,11 @@ def own_hair(setting: Setting) -> np.ndarray:
     if not cheeks.any():
         return np.zeros((SIZE, SIZE), bool)
     oval, across = points[list(FACE_OVAL)], points[454] - points[234]
-    side = np.sign((oval - oval.mean(0)) @ across)
-    shrunk = oval - side[:, None] * _BESIDE * across
+    right = (oval - oval.mean(0)) @ across > 0
+    # The far half of a turned head is narrow, and behind its rim is no hair, but the room.
+    inwards = points[_NOSE] - np.where(right[:, None], points[454], points[234])
+    along = across / np.linalg.norm(across)
+    shrunk = oval + _BESIDE * (inwards @ along)[:, None] * along
     other, fine = _unlike_cheeks(setting.face, cheeks)
     unlike = np.maximum(blur(other, 1.5) / _OTHER_COLOR, blur(fine, 3.0) / _STRANDS)
     return (_polygon(shrunk) < 0.5) & (unlike > 1)

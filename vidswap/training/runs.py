@@ -41,7 +41,7 @@ from vidswap.training.identity import FACES_A_FILE, IdentityOptions, build_taugh
 from vidswap.training.mixer import MixerOptions, Networks, evaluate_mixer, train_mixer
 from vidswap.training.occlusion import OcclusionOptions, occlusion_sheet, train_occlusion
 from vidswap.training.occlusion_scenes import DrawScene, bare_browed, draw_scene
-from vidswap.training.pictures import Pictures, build_pictures, load_pictures
+from vidswap.training.pictures import Pictures, Pose, build_pictures, load_pictures
 
 
 @dataclass(frozen=True)
@@ -355,18 +355,26 @@ def run_occlusion(
     evaluate_on: int = 96,
     begin: Path | None = None,
     name: Literal["occlusion", "glasses"] = "occlusion",
+    turned: int = 0,
+    pose: Pose | None = None,
 ) -> Path:
     """Train the occlusion network, or the one that sees glasses; gives the path of its weights.
 
     :param faces: generated faces that the scenes are made of, kept in the folder; more may be asked for when
         a run is gone on with, and more steps.
     :param begin: published weights to go on from where the folder has no checkpoint.
+    :param turned: further faces, whose heads are turned by ``pose``.
     """
     if faces < 2:
         raise UsageError(f"faces: expected at least 2, got {faces}")
     sight = _SIGHTS[name]
     open_folder(folder, name, options, free=("steps", "learnt"))
-    made = _pictures(folder / f"{name}-faces", faces, faces_seed, device, log, networks)
+    draw_faces = partial(
+        _pictures, folder / f"{name}-faces", seed=faces_seed, device=device, log=log, networks=networks
+    )
+    made = draw_faces(count=faces)
+    if turned:
+        made += draw_faces(count=turned, pose=pose)
     pictures = sight.suits(made)
     if len(pictures) < 2:
         raise UsageError(f"faces: {len(pictures)} of {faces} suit the scenes; ask for more")
@@ -391,15 +399,22 @@ def run_occlusion(
 
 
 def _pictures(
-    folder: Path, count: int, seed: int, device: torch.device, log: Log, networks: Networks | None
+    folder: Path,
+    *,
+    count: int,
+    seed: int,
+    device: torch.device,
+    log: Log,
+    networks: Networks | None,
+    pose: Pose | None = None,
 ) -> Pictures:
     """The faces of a folder; the generator is only loaded when some are missing."""
-    kept = load_pictures(folder, seed=seed, count=count)
+    kept = load_pictures(folder, seed=seed, count=count, turned=pose is not None)
     if len(kept) >= count:
         return kept
     nets = networks or load_networks(device)
     return build_pictures(
-        folder, generator=nets.generator, meshes=nets.meshes, count=count, seed=seed, log=log
+        folder, generator=nets.generator, meshes=nets.meshes, count=count, seed=seed, log=log, pose=pose
     )
 
 
