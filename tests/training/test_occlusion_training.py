@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+from vidswap import weights
 from vidswap.cli.train import train_group
 from vidswap.errors import UsageError, WeightsError
 from vidswap.glasses import places_of_bridge
 from vidswap.landmarks import LEFT_EYE, RIGHT_EYE
+from vidswap.mixing.directions import edit, load_directions
 from vidswap.models.aligned_mesh import canonical_mesh
 from vidswap.models.occlusion_net import OcclusionNet, load_occlusion_net
 from vidswap.training import occluders, occlusion_scenes, runs
+from vidswap.training import pictures as drawn
 from vidswap.training.glasses_scenes import bare_eyed, draw_glasses_scene, wear_glasses
 from vidswap.training.hair import fringe, locks
 from vidswap.training.layers import Setting, noise
@@ -223,7 +227,7 @@ def test_a_run_with_faces_on_disk_keeps_curves_and_pictures(tmp_path: Path) -> N
 def test_the_command_lists_its_options() -> None:
     shown = CliRunner().invoke(train_group, ["occlusion", "--help"])
     assert shown.exit_code == 0
-    for option in ("--steps", "--faces", "--workers", "--batch", "--output"):
+    for option in ("--steps", "--faces", "--turned", "--workers", "--batch", "--output"):
         assert option in shown.output
 
 
@@ -341,3 +345,43 @@ def test_hair_of_the_faces_own_is_no_example_of_a_face() -> None:
         scene = draw_scene(people, np.random.default_rng(number))
         assert scene.weight[doubt & (scene.truth < 0.5)].max() <= 0.11
         assert doubt.any() and scene.weight.max() == 1
+
+
+def test_behind_the_far_rim_of_a_turned_head_is_the_room() -> None:
+    """What differs from the cheeks is taken for hair that nobody labelled as far in as the half is wide."""
+    bare = setting()
+    turned = bare.mesh_xy.copy()
+    turned[:, 0] += 0.45 * (turned[:, 0] - turned[:, 0].mean())
+    turned[[4, 1, 5], 0] += 0.6 * (turned[454, 0] - turned[4, 0])
+    for mesh, share in ((bare.mesh_xy, 1.0), (turned, 0.25)):
+        strange = bare.face.copy()
+        row = int(mesh[4, 1])
+        strange[row - 4 : row + 4] = 0.0  # the whole row, cheeks, nose and all
+        hair = own_hair(Setting(strange, mesh, strange, mesh))[row]
+        left, nose, right = (int(mesh[point, 0]) for point in (234, 4, 454))
+        widths = hair[left:nose].sum(), hair[nose:right].sum()
+        assert widths[0] == pytest.approx(0.28 * (nose - left), abs=3)
+        assert widths[1] == pytest.approx(0.28 * (right - nose), abs=3)
+        assert widths[1] / widths[0] == pytest.approx(share, abs=0.08)
+
+
+def test_heads_are_turned_when_faces_are_drawn(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawn, "_SHARD", 2)
+    monkeypatch.setattr(drawn, "_POSES", {"yaw": (2.4, 2.5)})
+    nets = runs.load_networks(CPU)
+    directions = load_directions(weights.locate("directions"))
+    yaws = {}
+    for pose in (None, partial(edit, directions=directions)):
+        made = runs.build_pictures(
+            tmp_path, generator=nets.generator, meshes=nets.meshes, count=2, seed=7,
+            log=lambda _line: None, pose=pose,
+        )  # fmt: skip
+        across = made.meshes[:, 454, 0] - made.meshes[:, 234, 0]
+        yaws[pose is None] = (made.meshes[:, 4, 0] - made.meshes[:, 234, 0]) / across
+    assert (yaws[False] > yaws[True] + 0.1).all(), "noses to the right, of the same people"
+    kept = {turned: load_pictures(tmp_path, seed=7, count=2, turned=turned) for turned in (False, True)}
+    assert len(kept[False]) == len(kept[True]) == 2
+    assert not np.array_equal(kept[False].images, kept[True].images)
+    assert len(kept[False] + kept[True]) == 4
