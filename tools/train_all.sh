@@ -28,7 +28,7 @@ train encoder
 train curvature
 train mixer
 if [ "$taught" = yes ]; then train identity; fi
-train occlusion
+train occlusion --faces 1400 --turned 700
 train glasses
 train analyse
 echo "done: $folder"

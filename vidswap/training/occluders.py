@@ -335,15 +335,16 @@ def other_face(setting: Setting, random: Random) -> Layer:
 
 
 Maker = Callable[[Setting, Random], Layer]
-MAKERS: Sequence[tuple[Maker, float]] = (
+Makers = Sequence[tuple[Maker, float]]
+"""What is drawn, and how often."""
+MAKERS: Makers = (
     (hand, 0.33), (fringe, 0.15), (locks, 0.16), (hair, 0.10), (blob, 0.10), (microphone, 0.06), (cup, 0.05),
     (cloth, 0.05), (lettering, 0.02), (other_face, 0.02),
 )  # fmt: skip
-"""What is drawn, and how often."""
 
 
-def draw_occluder(setting: Setting, random: Random) -> Layer:
+def draw_occluder(setting: Setting, random: Random, makers: Makers = MAKERS) -> Layer:
     """One occluder of a random kind."""
-    shares = np.array([share for _, share in MAKERS])
-    maker, _ = MAKERS[int(random.choice(len(MAKERS), p=shares / shares.sum()))]
+    shares = np.array([share for _, share in makers])
+    maker, _ = makers[int(random.choice(len(makers), p=shares / shares.sum()))]
     return maker(setting, random)

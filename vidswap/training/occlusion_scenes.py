@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from vidswap.landmarks import FACE_OVAL, LEFT_EYE, MOUTH, RIGHT_EYE
 from vidswap.training.layers import SIZE, Layer, Random, Setting, blur, noise, upward_of
-from vidswap.training.occluders import draw_occluder
+from vidswap.training.occluders import MAKERS, Makers, draw_occluder
 from vidswap.training.pictures import Pictures
 
 _FOREHEAD = 0.13
@@ -93,10 +93,12 @@ class Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return image, torch.from_numpy(scene.truth)[None], torch.from_numpy(scene.weight)[None]
 
 
-def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene:
+def draw_scene(
+    pictures: Pictures, random: Random, *, size: int = SIZE, makers: Makers = MAKERS
+) -> Scene:
     """A random scene as it is, before :func:`film`.
 
-    :param size: side of the sample, at most 256.
+    :param size: side of the sample, at most 256. :param makers: of what is in front of the face.
     """
     setting = random_setting(pictures, random)
     doubt = own_hair(setting)
@@ -105,7 +107,7 @@ def draw_scene(pictures: Pictures, random: Random, *, size: int = SIZE) -> Scene
     setting = replace(setting, face=image)
     if random.random() > _CLEAN_SHARE:
         for _ in range(1 + int(random.random() < 0.3)):
-            layer = softened(draw_occluder(setting, random), random)
+            layer = softened(draw_occluder(setting, random, makers), random)
             image = covered(image, layer, random)
             truth = 1 - (1 - truth) * (1 - layer.alpha)
     return finished(image, truth, setting.mesh_xy, size, doubt)
