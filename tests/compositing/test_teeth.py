@@ -58,6 +58,18 @@ def test_a_tongue_is_no_tooth(skin, open_mesh) -> None:
     assert out is drawn and state is not None and state.drawn is None
 
 
+def test_the_dark_of_a_wide_mouth_is_no_tooth(skin, open_mesh) -> None:
+    """No redder than teeth, and bluish: drawn teeth turned blue after it."""
+    navy = (0.06, 0.06, 0.10)
+    drawn = with_mouth(skin, WHITE)
+    out, state = light_teeth(drawn, open_mesh, with_mouth(skin, navy), open_mesh)
+    assert out is drawn and state is not None and state.target is None
+    _, seen = light_teeth(drawn, open_mesh, with_mouth(skin, WHITE), open_mesh)
+    _, later = light_teeth(drawn, open_mesh, with_mouth(skin, navy), open_mesh, seen)
+    assert seen is not None and later is not None
+    np.testing.assert_array_equal(later.target, seen.target)
+
+
 def test_what_was_seen_is_remembered(skin, open_mesh, mesh) -> None:
     """The target shuts its mouth, or bares no teeth for a while: those of the swap stay as bright."""
     target, drawn = with_mouth(skin, WHITE), with_mouth(skin, BROWN)
