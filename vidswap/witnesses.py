@@ -203,25 +203,32 @@ class WatchOccluders:
 
     def _watched(self, face: FaceWork, shot: int) -> FaceWork:
         face = with_occluders(face, self.session)
-        if face.occluded is None or self.session.config.smooth.occlusion <= 0:
+        if self.session.config.smooth.occlusion <= 0:
             return face
-        track = face.face.track_id
+        track, wears = face.face.track_id, self._wears(face, shot)
+        if face.glasses is not None and not wears:
+            face = replace(face, occluded=see_things(face, self.session), glasses=None)
+        if face.occluded is None:
+            return face
         before = of_shot(self.held, track, shot)
         held, now = hold_occlusion(face.occluded, face.small, face.visible, before)
         self.held[track] = shot, now
-        frames = self._frames(face, held, shot)
+        frames = self._held_frames(face, held) if wears and face.glasses is None else face.glasses
         # What is left of a background that touched the cheek is one. Pieces of a rim are not.
         seen = rounded(without_islands(held, face.visible))
         return replace(face, occluded=_joined(seen, frames), glasses=frames)
 
-    def _frames(self, face: FaceWork, held: np.ndarray, shot: int) -> np.ndarray | None:
-        """The frames of glasses; of a wearer what is held of them where the network sees none."""
+    def _wears(self, face: FaceWork, shot: int) -> bool:
+        """Whether somebody wears glasses. Of a bare face a finger across the nose looks like the bridge of
+        some, and the brow like their rim, for a few frames."""
         track, now = face.face.track_id, float(face.glasses is not None)
         before = of_shot(self.worn, track, shot)
         worn = now if before is None else before + _WORN_RATE * (now - before)
         self.worn[track] = shot, worn
-        if face.glasses is not None or worn < 0.5:
-            return face.glasses
+        return worn >= 0.5
+
+    def _held_frames(self, face: FaceWork, held: np.ndarray) -> np.ndarray | None:
+        """What is held of a wearer's frames where the network sees none."""
         across = places_of_bridge(face.crop.mesh, len(held))
         kept = clear_lenses(in_one_piece(held, across), face.crop.mesh)
         return rounded(kept) if kept.any() else None
