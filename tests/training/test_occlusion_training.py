@@ -222,6 +222,8 @@ def test_a_run_with_faces_on_disk_keeps_curves_and_pictures(tmp_path: Path) -> N
     assert (tmp_path / "occlusion-curves.png").exists()
     assert (tmp_path / "occlusion-sheet.png").exists()
     assert lines[-1].startswith("unseen scenes: iou")
+    with pytest.raises(UsageError, match="turned: .*pose"):
+        runs.run_occlusion(tmp_path, options, device=CPU, log=lines.append, faces=4, turned=2)
 
 
 def test_the_command_lists_its_options() -> None:

@@ -367,6 +367,8 @@ def run_occlusion(
     """
     if faces < 2:
         raise UsageError(f"faces: expected at least 2, got {faces}")
+    if turned and pose is None:
+        raise UsageError("turned: heads cannot be turned without 'pose'")
     sight = _SIGHTS[name]
     open_folder(folder, name, options, free=("steps", "learnt"))
     draw_faces = partial(
