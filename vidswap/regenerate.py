@@ -80,8 +80,6 @@ class _Steered:
     """Measures of the target, and what is edited: that is meant to differ from it."""
     hidden: np.ndarray | None
     """Which of them are not to be believed."""
-    covered: np.ndarray | None
-    """Which of them were read behind something: good enough to go by, but not to draw a face again for."""
     steps: np.ndarray
 
 
@@ -162,26 +160,23 @@ class Regenerate:
         if steering is None:
             return None
         _, amounts, response = self.steered[face.face.track_id]
-        covered = covered_measures(face, steering.names)
-        wanted, hidden = self._wanted(face, steering, covered)
+        wanted, hidden = self._wanted(face, steering)
         wanted = wanted + steering.amounts_of(self.session.edits)
         steps = self._steering_share * steering.with_quick(amounts, response, wanted, hidden)
-        return _Steered(steering, wanted, hidden, covered, steps)
+        return _Steered(steering, wanted, hidden, steps)
 
-    def _wanted(
-        self, face: FaceWork, steering: Steering, covered: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _wanted(self, face: FaceWork, steering: Steering) -> tuple[np.ndarray, np.ndarray | None]:
         """Measures ``[D]`` of the target, and which of them are not to be believed."""
-        wanted = steering.wanted(face.crop.mesh)
-        if covered is None or not covered.any() or face.inversion is None:
-            return wanted, covered
+        wanted, hidden = steering.wanted(face.crop.mesh), covered_measures(face, steering.names)
+        if hidden is None or not hidden.any() or face.inversion is None:
+            return wanted, hidden
         # The inversion shows what goes with the part that is seen. Neither witness is good: a mouth behind
         # fingers was read as shut that was open, and inverted twice as far open as it was.
         redrawn = self._face_drawn(face.inversion, face)
         if redrawn is None:
-            return wanted, covered
+            return wanted, hidden
         beneath = steering.wanted(redrawn.mesh / face.inversion.shape[0])
-        return np.where(covered, (wanted + beneath) / 2, wanted), None
+        return np.where(hidden, (wanted + beneath) / 2, wanted), None
 
     @property
     def _steering(self) -> Steering | None:
@@ -234,7 +229,7 @@ class Regenerate:
         steering, wanted = steered.steering, steered.wanted
         sights, known = [sight], [(steered.steps, sight.measures)]
         while len(sights) <= _REDRAWN:
-            steps = steering.redraw(known, wanted, steered.covered)
+            steps = steering.redraw(known, wanted, steered.hidden)
             if steps is None:
                 break
             again = self._sight(code, face, replace(steered, steps=steps))
