@@ -213,6 +213,7 @@ def test_what_is_in_front_of_faces_is_kept_too_and_another_mask_finds_what_it_ne
 
     output = tmp_path / "out.mp4"
     monkeypatch.setattr("vidswap.witnesses.with_occluders", never)
+    monkeypatch.setattr("vidswap.witnesses._in_front", never)
     monkeypatch.setattr("vidswap.stages.with_occluders", never)
     made = swapper(session, both)
     with pytest.raises(Interrupted, match=f"stopped with {CHUNK} of"):

@@ -85,6 +85,7 @@ def test_witnesses_that_are_there_are_not_asked_again_and_say_the_same(
         raise AssertionError("asked although it is kept")
 
     monkeypatch.setattr("vidswap.witnesses.with_occluders", never)
+    monkeypatch.setattr("vidswap.witnesses._in_front", never)
     monkeypatch.setattr("vidswap.witnesses.redraw_target", never)
     again = see(witnessed)
     assert np.array_equal(again.faces[0].occluded, whole.faces[0].occluded)

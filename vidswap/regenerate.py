@@ -130,11 +130,11 @@ class Regenerate:
         if self.is_refined(face):
             return
         key = (face.face.track_id, face.source.name)
-        target = torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
         what = f"fitting {face.source.name} to person {key[0]} (once; then it is cached)"
         self.refined[key] = refined_code(
-            self.session, face.source.code, face.source.embedding, target, doing=lambda: self.doing(what)
-        )
+            self.session, face.source.code, face.source.embedding, self._target(face),
+            doing=lambda: self.doing(what),
+        )  # fmt: skip
 
     def _begin_steering(self, face: FaceWork, shot: int) -> None:
         """Amounts for the first frame of a track, and after a cut."""
@@ -143,15 +143,18 @@ class Regenerate:
             return
         with torch.no_grad():
             mixed = self._mixed(face)
-        target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
-        self.steered[track] = (shot, *steering.begin(mixed, target, _measured_by(session), session.edits))
+        begun = steering.begin(mixed, self._target(face), _measured_by(session), session.edits)
+        self.steered[track] = (shot, *begun)
+
+    def _target(self, face: FaceWork) -> torch.Tensor:
+        """The target's pivot ``[1, n_styles, 512]``."""
+        return torch.from_numpy(face.pivot.latent)[None].to(self.session.device)
 
     def _mixed(self, face: FaceWork) -> torch.Tensor:
         """The code ``[1, n_styles, 512]`` of the new face, edited but not steered."""
         session = self.session
-        target = torch.from_numpy(face.pivot.latent)[None].to(session.device)
         source = self.refined[(face.face.track_id, face.source.name)]
-        mixed = session.mixer(source, target, self.config.mix.strength)
+        mixed = session.mixer(source, self._target(face), self.config.mix.strength)
         return mixed if session.directions is None else edit(mixed, session.edits, session.directions)
 
     def _steering_now(self, face: FaceWork) -> _Steered | None:

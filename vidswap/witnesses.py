@@ -67,10 +67,18 @@ def rounded(values: np.ndarray) -> np.ndarray:
 
 def with_occluders(face: FaceWork, session: Session) -> FaceWork:
     """The face with what the networks see in front of it; they need its crop alone."""
+    return _with_maps(face, *_in_front(face, session))
+
+
+def _in_front(face: FaceWork, session: Session) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What the occlusion network sees in front of a face, and the frames of glasses, ``[192, 192]``."""
     frames = see_glasses(face.crop, session)
-    if frames is not None:
-        frames = rounded(frames)
-    return replace(face, occluded=_joined(see_things(face, session), frames), glasses=frames)
+    return see_things(face, session), None if frames is None else rounded(frames)
+
+
+def _with_maps(face: FaceWork, things: np.ndarray | None, frames: np.ndarray | None) -> FaceWork:
+    """A face with these in front of it."""
+    return replace(face, occluded=_joined(things, frames), glasses=frames)
 
 
 def _joined(seen: np.ndarray | None, frames: np.ndarray | None) -> np.ndarray | None:
@@ -202,12 +210,12 @@ class WatchOccluders:
         return work.with_faces(self._watched(face, work.shot) for face in work.faces)
 
     def _watched(self, face: FaceWork, shot: int) -> FaceWork:
-        face = with_occluders(face, self.session)
+        things, frames = _in_front(face, self.session)
         if self.session.config.smooth.occlusion <= 0:
-            return face
-        track, wears = face.face.track_id, self._wears(face, shot)
-        if face.glasses is not None and not wears:
-            face = replace(face, occluded=see_things(face, self.session), glasses=None)
+            return _with_maps(face, things, frames)
+        track = face.face.track_id
+        wears = self._wears(track, frames is not None, shot)
+        face = _with_maps(face, things, frames if wears else None)
         if face.occluded is None:
             return face
         before = of_shot(self.held, track, shot)
@@ -216,12 +224,15 @@ class WatchOccluders:
         frames = self._held_frames(face, held) if wears and face.glasses is None else face.glasses
         # What is left of a background that touched the cheek is one. Pieces of a rim are not.
         seen = rounded(without_islands(held, face.visible))
-        return replace(face, occluded=_joined(seen, frames), glasses=frames)
+        return _with_maps(face, seen, frames)
 
-    def _wears(self, face: FaceWork, shot: int) -> bool:
+    def _wears(self, track: int, sees: bool, shot: int) -> bool:
         """Whether somebody wears glasses. Of a bare face a finger across the nose looks like the bridge of
-        some, and the brow like their rim, for a few frames."""
-        track, now = face.face.track_id, float(face.glasses is not None)
+        some, and the brow like their rim, for a few frames.
+
+        :param sees: whether the network sees some in this frame.
+        """
+        now = float(sees)
         before = of_shot(self.worn, track, shot)
         worn = now if before is None else before + _WORN_RATE * (now - before)
         self.worn[track] = shot, worn

@@ -229,10 +229,12 @@ def _sight(name: Literal["occlusion", "glasses"]) -> Callable:
         from vidswap.training.runs import run_occlusion
 
         options, where = _built(_options_class(name), named), _device(device)
-        directions = load_directions(weights.locate("directions"), where)
+        pose = None
+        if turned:
+            pose = partial(edit, directions=load_directions(weights.locate("directions"), where))
         made = run_occlusion(
             folder, options, device=where, log=_log, faces=faces, faces_seed=faces_seed, workers=workers,
-            begin=begin, name=name, turned=turned, pose=partial(edit, directions=directions),
+            begin=begin, name=name, turned=turned, pose=pose,
         )  # fmt: skip
         click.echo(made)
 

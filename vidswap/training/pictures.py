@@ -56,7 +56,10 @@ class Pictures:
 
 
 def load_pictures(folder: Path, *, seed: int, count: int, turned: bool = False) -> Pictures:
-    """The first ``count`` pictures of a seed that are on disk, fewer when they are not all there."""
+    """The first ``count`` pictures of a seed that are on disk, fewer when they are not all there.
+
+    :param turned: those whose heads were turned.
+    """
     images, meshes, have = [], [], 0
     number = 0
     while have < count and (path := _shard_path(folder, seed, number, turned)).exists():
