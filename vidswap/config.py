@@ -163,6 +163,8 @@ class CompositeConfig:
     """Share of the footage's dark that pupils and lashes get where they are drawn paler. 0 leaves them."""
     teeth: float = 0.8
     """Share of the light of the footage's teeth that the new face's get. 0 leaves them as they are drawn."""
+    inner_mouth: float = 1.0
+    """Share of what an open mouth shows (teeth, tongue) that is the target's own; 0 leaves it as drawn."""
     lips: float = 1.0
     """Share of the light that is taken off lips which are brighter than skin, as those of a dark face in pale
     light become. 0 leaves them as they are drawn."""

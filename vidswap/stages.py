@@ -24,6 +24,7 @@ from vidswap.compositing import (
     deepen_eyes,
     dim_lips,
     face_mask,
+    lend_inner_mouth,
     lend_lids,
     lend_sheen,
     light_teeth,
@@ -380,6 +381,9 @@ class PasteFaces:
             image, face.drawn_mesh, crop.image, crop.mesh, share=options.lips, occluded=face.occluded
         )
         image = self._with_teeth(image, face, work.shot)
+        image = lend_inner_mouth(
+            image, face.drawn_mesh, filmed, crop.mesh, share=options.inner_mouth, occluded=face.occluded
+        )
         image = self._with_eyes(image, face, filmed, work.shot)
         return replace(swap, image=image, mask=pasted)
 

@@ -51,3 +51,11 @@ def test_a_glint_on_pale_lips_stays_a_glint(skin, cheeked) -> None:
     pale[191, 127] = 1.0
     out = dim_lips(pale, cheeked, skin, cheeked)
     assert float(light(out[191, 127]) - light(out[191, 122])) > 0.1
+
+
+def test_lips_in_the_light_of_a_phone_may_be_as_bright_as_the_chin(skin, cheeked) -> None:
+    """The cheeks are in the shade, the skin around the mouth is not: lips were painted dark grey."""
+    lit = skin.copy()
+    lit[: 256 * 62 // 100] *= 0.5
+    drawn = with_lips(lit, (0.66, 0.50, 0.46))
+    assert dim_lips(drawn, cheeked, lit, cheeked) is drawn

@@ -9,6 +9,7 @@ from vidswap.compositing.detail import match_detail
 from vidswap.compositing.eyes import deepen_eyes
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead, forehead_mask, own_fringe
+from vidswap.compositing.inner_mouth import lend_inner_mouth
 from vidswap.compositing.jaw import carry_jaw_on
 from vidswap.compositing.lids import LidState, lend_lids
 from vidswap.compositing.lips import dim_lips
@@ -56,6 +57,7 @@ __all__ = [
     "follow",
     "forehead_mask",
     "hold_occlusion",
+    "lend_inner_mouth",
     "lend_lids",
     "lend_sheen",
     "light_teeth",

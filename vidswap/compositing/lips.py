@@ -23,6 +23,8 @@ _SOFT = 0.006
 """Parts of the crop over which lips fade in from their outlines."""
 _ROOM = 0.03
 """Breadth of what is looked at around the mouth, as part of the crop."""
+_AWAY = 0.008
+"""Distance from the lips from which on it is skin, as part of the crop."""
 _LITTLE = 0.01
 """Excess that is left alone, as a share of the light."""
 
@@ -46,8 +48,10 @@ def dim_lips(
     :param occluded: ``[n, n]`` what is in front of the target's face.
     :return: like ``image``, the very same where nothing is to be done.
     """
-    skin = skin_light(target, target_xy)
-    if share <= 0 or drawn_xy is None or skin is None:
+    if share <= 0 or drawn_xy is None:
+        return image
+    skin = _lightest_skin(target, target_xy)
+    if skin is None:
         return image
     size = image.shape[0]
     place = mouth_place(drawn_xy, size, room=_ROOM, occluded=occluded)
@@ -66,3 +70,14 @@ def dim_lips(
     out = image.copy(order="K")
     out[place.part] = rgb * (1 - dimmed[..., None])
     return out
+
+
+def _lightest_skin(target: FloatArray, target_xy: FloatArray) -> float | None:
+    """Light of the target's cheeks or of the skin around its mouth, whichever has more: that of a phone falls
+    on the chin. None where nothing is seen."""
+    cheeks = skin_light(target, target_xy)
+    place = mouth_place(target_xy, target.shape[0], room=_ROOM, occluded=None)
+    around = None if place is None else target[place.part][place.outer < -_AWAY]
+    if cheeks is None or around is None or not len(around):
+        return cheeks
+    return max(cheeks, float(np.median(light_of(around))))

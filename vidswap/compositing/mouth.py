@@ -77,6 +77,11 @@ def light_of(rgb: FloatArray) -> FloatArray:
     return rgb @ np.array([0.299, 0.587, 0.114], np.float32)
 
 
+def redness_of(rgb: FloatArray) -> FloatArray:
+    """How much more red than green there is in colours ``[..., 3]``, -1 to 1."""
+    return (rgb[..., 0] - rgb[..., 1]) / np.maximum(rgb.sum(-1), 1e-3)
+
+
 def _distance(outline: FloatArray, low: NDArray[np.int_], high: NDArray[np.int_], size: int) -> FloatArray:
     """Signed distance to an outline ``[n, 2]`` at the pixels of a part, in parts of the crop, ``[h, w]``."""
     width, height = high - low

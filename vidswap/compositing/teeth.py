@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vidswap.compositing.arrays import gaussian_blur, smoothstep, to_array, to_tensor
-from vidswap.compositing.mouth import light_of, mouth_place, skin_light
+from vidswap.compositing.mouth import light_of, mouth_place, redness_of, skin_light
 from vidswap.landmarks import mouth_opening
 from vidswap.records import FloatArray
 
@@ -131,7 +131,7 @@ def _mouth(picture: FloatArray, mesh_xy: FloatArray, occluded: FloatArray | None
     if not (lips.any() and skin.any()):
         return None
     rgb = np.ascontiguousarray(picture[place.part])
-    red = _redness(rgb)
+    red = redness_of(rgb)
     # Of lips that are paler than skin (or off the mesh) skin tells.
     usual = max(min(float(np.median(red[each])) for each in (lips, skin)), 1e-3)
     teeth = inside * smoothstep((_PALE - red / usual) / (_PALE - _PALER))
@@ -156,8 +156,3 @@ def _brightest(before: FloatArray | None, mouth: _Mouth | None, skin: float) -> 
     if before is None:
         return now
     return before + (_RISE if now.sum() > before.sum() else _FALL) * (now - before)
-
-
-def _redness(rgb: FloatArray) -> FloatArray:
-    """How much more red than green there is, -1 to 1."""
-    return (rgb[..., 0] - rgb[..., 1]) / np.maximum(rgb.sum(-1), 1e-3)

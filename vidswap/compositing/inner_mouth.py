@@ -1,0 +1,168 @@
+"""What shows between the lips is the target's own.
+
+Teeth and tongue carry little of what makes a person and much of what they say, and a generator of portraits
+draws them anew in every frame: another number of them, the lower row for the upper one, none where the lips
+of its people hide them. The target's are there in every frame. So they are lent to the new face, as Liu et
+al. do with whole pictures ("Fine-Grained Face Swapping via Regional GAN Inversion", 2023, the inner mouth of
+E4S): from between the target's lips to between the drawn ones, by the outlines of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from vidswap.compositing.arrays import gaussian_blur, smoothstep, to_array, to_tensor
+from vidswap.compositing.mouth import light_of, mouth_place, redness_of
+from vidswap.landmarks import INNER_MOUTH, mouth_opening
+from vidswap.records import FloatArray
+
+_SHUT, _OPEN = 0.05, 0.09
+"""Opening of the narrower mouth (see :func:`vidswap.landmarks.mouth_opening`) up to which nothing is lent,
+and from which all is: between lips that are hardly parted lies little but what outlines are off by."""
+_ALIKE, _APART = 1.8, 2.6
+"""Ratio of the two openings up to which what is lent may be stretched, and from which it is left."""
+_SOFT, _SOFT_SHARE = 0.006, 0.2
+"""Parts of the crop, and of the gap between the drawn lips at most, over which it fades in from them."""
+_OFF, _DEEP = 0.008, 0.014
+"""Parts of the crop by which the target's outlines may lie on its lips, and from which on what is red between
+them is tongue."""
+_REDDEST, _RED = 0.85, 0.65
+"""Redness over that of the target's lips at which something is as red as they are, and no longer."""
+_BRIGHT, _DULL = 0.75, 0.55
+"""Light over theirs at which it is as bright, and no longer: tongue and gums lie in the shade."""
+_BLUR = 0.002
+"""Blur of what is told by colour, as part of the crop."""
+_COVERED = 0.2
+"""Mean opacity of what is in front of a mouth, from which on its outline is a guess."""
+_HALF = len(INNER_MOUTH) // 2
+_UPPER = [*INNER_MOUTH[: _HALF + 1]]
+_LOWER = [INNER_MOUTH[0], *INNER_MOUTH[: _HALF - 1 : -1]]
+"""The two lips from the left corner to the right one."""
+
+
+def lend_inner_mouth(
+    image: FloatArray,
+    drawn_xy: FloatArray | None,
+    target: FloatArray,
+    target_xy: FloatArray,
+    *,
+    share: float = 1.0,
+    occluded: FloatArray | None = None,
+) -> FloatArray:
+    """The new face with what the target shows between its lips.
+
+    :param image: ``[S, S, 3]`` the new face, RGB in [0, 1], in the target's light.
+    :param drawn_xy: ``[468, 2 or 3]`` its landmarks in [0, 1]; None where they are not to be believed: then
+        the picture stays as it is.
+    :param target: ``[T, T, 3]`` the target's crop of the same quad; ``target_xy`` its landmarks.
+    :param share: opacity of what is lent, 0 to 1.
+    :param occluded: ``[n, n]`` what is in front of the target's face; it is not lent.
+    :return: like ``image``, the very same where nothing is lent.
+    """
+    if share <= 0 or drawn_xy is None:
+        return image
+    share *= _alike(mouth_opening(target_xy), mouth_opening(drawn_xy))
+    size = image.shape[0]
+    place = mouth_place(drawn_xy, size, room=0.0, occluded=None) if share > 0 else None
+    if place is None:
+        return image
+    gap = 2 * float(place.inner.max())
+    weight = share * smoothstep(place.inner / max(min(_SOFT, _SOFT_SHARE * gap), 1e-4) + 0.5)
+    rows, columns = place.part
+    at = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) + 0.5 for s in (columns, rows))), -1) / size
+    places = _moved(at, _Lips.of(drawn_xy), _Lips.of(target_xy)).astype(np.float32)
+    grid = torch.from_numpy(places)[None] * 2 - 1
+
+    def shown(picture: FloatArray, mode: str) -> FloatArray:
+        seen = F.grid_sample(to_tensor(picture), grid, mode=mode, padding_mode="border", align_corners=False)
+        return to_array(seen).clip(0, 1)
+
+    if occluded is not None:
+        cover = shown(occluded, "bilinear")
+        inside = place.inner > 0
+        if not inside.any() or float(cover[inside].mean()) > _COVERED:
+            return image
+        weight = weight * (1 - cover)
+    lent = shown(target, "bicubic")
+    lips = smoothstep((_DEEP - place.inner) / (_DEEP - _OFF)) * _like_lips(lent, target, target_xy)
+    weight = weight * (1 - to_array(gaussian_blur(to_tensor(lips), _BLUR * size)))
+    out = image.copy(order="K")
+    out[place.part] += weight[..., None] * (lent - out[place.part])
+    return out
+
+
+def _alike(target: float, drawn: float) -> float:
+    """How far two openings are those of one mouth, 0 to 1."""
+    low, high = sorted((target, drawn))
+    if low <= _SHUT:
+        return 0.0
+    open_ = smoothstep(np.float32((low - _SHUT) / (_OPEN - _SHUT)))
+    return float(open_ * smoothstep(np.float32((_APART - high / low) / (_APART - _ALIKE))))
+
+
+def _like_lips(lent: FloatArray, target: FloatArray, target_xy: FloatArray) -> FloatArray:
+    """Where colours ``[h, w, 3]`` are those of the target's lips, ``[h, w]`` 0 to 1.
+
+    Outlines are off by a part of a thin lip, and its red in another's mouth looks like a wound.
+    """
+    place = mouth_place(target_xy, target.shape[0], room=0.0, occluded=None)
+    ring = None if place is None else (place.outer > 0) & (place.inner < -_OFF)
+    if place is None or ring is None or not ring.any():
+        return np.zeros(lent.shape[:2], np.float32)
+    flesh = target[place.part][ring]
+    red, light = (value(lent) / max(float(np.median(value(flesh))), 1e-3) for value in (redness_of, light_of))
+    return smoothstep((red - _RED) / (_REDDEST - _RED)) * smoothstep((light - _DULL) / (_BRIGHT - _DULL))
+
+
+def _moved(at: NDArray[np.float64], drawn: _Lips, target: _Lips) -> NDArray[np.float64]:
+    """Where places ``[h, w, 2]`` between the drawn lips lie between the target's.
+
+    As far from the left corner to the right one, and as far from the upper lip to the lower.
+    """
+    along, down = drawn.place(at)
+    upper, lower = drawn.lips(along)
+    deep = np.clip((down - upper) / np.maximum(lower - upper, 1e-4), 0, 1)
+    upper, lower = target.lips(along)
+    return target.picture(along, upper + deep * (lower - upper))
+
+
+@dataclass(frozen=True)
+class _Lips:
+    """The inner outline of a mouth, in its own axes: along from corner to corner (0 to 1), and down."""
+
+    start: NDArray[np.float64]
+    """``[2]`` the left corner in the picture, in [0, 1]."""
+    axes: NDArray[np.float64]
+    """``[2, 2]`` along and down as columns."""
+    upper: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    """``[2, n]`` along and down of the two lips."""
+
+    @classmethod
+    def of(cls, mesh_xy: FloatArray) -> _Lips:
+        """Those of landmarks ``[468, 2 or 3]`` in [0, 1]."""
+        points = np.asarray(mesh_xy, np.float64)[:, :2]
+        across = points[_UPPER[-1]] - points[_UPPER[0]]
+        bare = cls(points[_UPPER[0]], np.stack([across, (-across[1], across[0])], 1), *np.zeros((2, 2, 1)))
+        upper, lower = (np.stack(bare.place(points[lip])) for lip in (_UPPER, _LOWER))
+        upper, lower = (lip[:, np.argsort(lip[0], kind="stable")] for lip in (upper, lower))
+        return replace(bare, upper=upper, lower=lower)
+
+    def place(self, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Along and down of places ``[..., 2]`` of the picture."""
+        along, down = np.moveaxis((at - self.start) @ np.linalg.pinv(self.axes).T, -1, 0)
+        return along, down
+
+    def picture(self, along: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The reverse of :meth:`place`."""
+        return np.stack([along, down], -1) @ self.axes.T + self.start
+
+    def lips(self, along: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Down to the upper and to the lower lip there; the lower is never above the upper."""
+        upper, lower = (np.interp(along, *lip) for lip in (self.upper, self.lower))
+        return upper, np.maximum(lower, upper)
