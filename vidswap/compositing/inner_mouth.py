@@ -21,7 +21,7 @@ from vidswap.compositing.mouth import light_of, mouth_place, redness_of
 from vidswap.landmarks import INNER_MOUTH, mouth_opening
 from vidswap.records import FloatArray
 
-_SHUT, _OPEN = 0.05, 0.09
+_SHUT, _OPEN = 0.055, 0.08
 """Opening of the narrower mouth (see :func:`vidswap.landmarks.mouth_opening`) up to which nothing is lent,
 and from which all is: between lips that are hardly parted lies little but what outlines are off by."""
 _ALIKE, _APART = 1.8, 2.6
