@@ -9,8 +9,6 @@ E4S): from between the target's lips to between the drawn ones, by the outlines 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -39,10 +37,6 @@ _BLUR = 0.002
 """Blur of what is told by colour, as part of the crop."""
 _COVERED = 0.2
 """Mean opacity of what is in front of a mouth, from which on its outline is a guess."""
-_HALF = len(INNER_MOUTH) // 2
-_UPPER = [*INNER_MOUTH[: _HALF + 1]]
-_LOWER = [INNER_MOUTH[0], *INNER_MOUTH[: _HALF - 1 : -1]]
-"""The two lips from the left corner to the right one."""
 
 
 def lend_inner_mouth(
@@ -75,7 +69,7 @@ def lend_inner_mouth(
     weight = share * smoothstep(place.inner / max(min(_SOFT, _SOFT_SHARE * gap), 1e-4) + 0.5)
     rows, columns = place.part
     at = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) + 0.5 for s in (columns, rows))), -1) / size
-    places = _moved(at, _Lips.of(drawn_xy), _Lips.of(target_xy)).astype(np.float32)
+    places = _moved(at, drawn_xy, target_xy).astype(np.float32)
     grid = torch.from_numpy(places)[None] * 2 - 1
 
     def shown(picture: FloatArray, mode: str) -> FloatArray:
@@ -119,50 +113,13 @@ def _like_lips(lent: FloatArray, target: FloatArray, target_xy: FloatArray) -> F
     return smoothstep((red - _RED) / (_REDDEST - _RED)) * smoothstep((light - _DULL) / (_BRIGHT - _DULL))
 
 
-def _moved(at: NDArray[np.float64], drawn: _Lips, target: _Lips) -> NDArray[np.float64]:
+def _moved(at: NDArray[np.float64], drawn_xy: FloatArray, target_xy: FloatArray) -> NDArray[np.float64]:
     """Where places ``[h, w, 2]`` between the drawn lips lie between the target's.
 
-    As far from the left corner to the right one, and as far from the upper lip to the lower.
+    By the affine map that fits both outlines best: teeth stay straight, and the noise of single points does
+    not shake them.
     """
-    along, down = drawn.place(at)
-    upper, lower = drawn.lips(along)
-    deep = np.clip((down - upper) / np.maximum(lower - upper, 1e-4), 0, 1)
-    upper, lower = target.lips(along)
-    return target.picture(along, upper + deep * (lower - upper))
-
-
-@dataclass(frozen=True)
-class _Lips:
-    """The inner outline of a mouth, in its own axes: along from corner to corner (0 to 1), and down."""
-
-    start: NDArray[np.float64]
-    """``[2]`` the left corner in the picture, in [0, 1]."""
-    axes: NDArray[np.float64]
-    """``[2, 2]`` along and down as columns."""
-    upper: NDArray[np.float64]
-    lower: NDArray[np.float64]
-    """``[2, n]`` along and down of the two lips."""
-
-    @classmethod
-    def of(cls, mesh_xy: FloatArray) -> _Lips:
-        """Those of landmarks ``[468, 2 or 3]`` in [0, 1]."""
-        points = np.asarray(mesh_xy, np.float64)[:, :2]
-        across = points[_UPPER[-1]] - points[_UPPER[0]]
-        bare = cls(points[_UPPER[0]], np.stack([across, (-across[1], across[0])], 1), *np.zeros((2, 2, 1)))
-        upper, lower = (np.stack(bare.place(points[lip])) for lip in (_UPPER, _LOWER))
-        upper, lower = (lip[:, np.argsort(lip[0], kind="stable")] for lip in (upper, lower))
-        return replace(bare, upper=upper, lower=lower)
-
-    def place(self, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Along and down of places ``[..., 2]`` of the picture."""
-        along, down = np.moveaxis((at - self.start) @ np.linalg.pinv(self.axes).T, -1, 0)
-        return along, down
-
-    def picture(self, along: NDArray[np.float64], down: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The reverse of :meth:`place`."""
-        return np.stack([along, down], -1) @ self.axes.T + self.start
-
-    def lips(self, along: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Down to the upper and to the lower lip there; the lower is never above the upper."""
-        upper, lower = (np.interp(along, *lip) for lip in (self.upper, self.lower))
-        return upper, np.maximum(lower, upper)
+    drawn, target = (np.asarray(mesh, np.float64)[list(INNER_MOUTH), :2] for mesh in (drawn_xy, target_xy))
+    middle = drawn.mean(0)
+    turn, *_ = np.linalg.lstsq(drawn - middle, target - target.mean(0), rcond=None)
+    return (at - middle) @ turn + target.mean(0)
