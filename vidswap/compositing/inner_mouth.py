@@ -35,8 +35,9 @@ _BRIGHT, _DULL = 0.75, 0.55
 """Light over theirs at which it is as bright, and no longer: tongue and gums lie in the shade."""
 _BLUR = 0.002
 """Blur of what is told by colour, as part of the crop."""
-_COVERED = 0.2
-"""Mean opacity of what is in front of a mouth, from which on its outline is a guess."""
+_CLEAR, _COVERED = 0.05, 0.25
+"""Mean opacity of what is in front of a mouth up to which its outline is believed, and from which on it is a
+guess."""
 
 
 def lend_inner_mouth(
@@ -78,10 +79,10 @@ def lend_inner_mouth(
 
     if occluded is not None:
         cover = shown(occluded, "bilinear")
-        inside = place.inner > 0
-        if not inside.any() or float(cover[inside].mean()) > _COVERED:
+        hidden = (weight * cover).sum() / max(float(weight.sum()), 1e-6)
+        if hidden >= _COVERED:
             return image
-        weight = weight * (1 - cover)
+        weight = weight * (1 - cover) * smoothstep((_COVERED - hidden) / (_COVERED - _CLEAR))
     lent = shown(target, "bicubic")
     lips = smoothstep((_DEEP - place.inner) / (_DEEP - _OFF)) * _like_lips(lent, target, target_xy)
     weight = weight * (1 - to_array(gaussian_blur(to_tensor(lips), _BLUR * size)))
