@@ -59,3 +59,7 @@ def test_lips_in_the_light_of_a_phone_may_be_as_bright_as_the_chin(skin, cheeked
     lit[: 256 * 62 // 100] *= 0.5
     drawn = with_lips(lit, (0.66, 0.50, 0.46))
     assert dim_lips(drawn, cheeked, lit, cheeked) is drawn
+    hand = np.zeros((64, 64), np.float32)
+    hand[39:] = 1.0  # what is lit is in front of the face
+    hand[47:49, 30:34] = 0.0
+    assert dim_lips(drawn, cheeked, lit, cheeked, occluded=hand) is not drawn

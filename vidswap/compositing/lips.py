@@ -25,6 +25,8 @@ _ROOM = 0.03
 """Breadth of what is looked at around the mouth, as part of the crop."""
 _AWAY = 0.008
 """Distance from the lips from which on it is skin, as part of the crop."""
+_CLEAR = 0.2
+"""Opacity of what is in front, below which it is seen: a hand may be brighter than the face."""
 _LITTLE = 0.01
 """Excess that is left alone, as a share of the light."""
 
@@ -50,7 +52,7 @@ def dim_lips(
     """
     if share <= 0 or drawn_xy is None:
         return image
-    skin = _lightest_skin(target, target_xy)
+    skin = _lightest_skin(target, target_xy, occluded)
     if skin is None:
         return image
     size = image.shape[0]
@@ -72,12 +74,15 @@ def dim_lips(
     return out
 
 
-def _lightest_skin(target: FloatArray, target_xy: FloatArray) -> float | None:
+def _lightest_skin(target: FloatArray, target_xy: FloatArray, occluded: FloatArray | None) -> float | None:
     """Light of the target's cheeks or of the skin around its mouth, whichever has more: that of a phone falls
     on the chin. None where nothing is seen."""
     cheeks = skin_light(target, target_xy)
-    place = mouth_place(target_xy, target.shape[0], room=_ROOM, occluded=None)
-    around = None if place is None else target[place.part][place.outer < -_AWAY]
-    if cheeks is None or around is None or not len(around):
+    place = mouth_place(target_xy, target.shape[0], room=_ROOM, occluded=occluded)
+    if cheeks is None or place is None:
         return cheeks
-    return max(cheeks, float(np.median(light_of(around))))
+    skin = place.outer < -_AWAY
+    if place.cover is not None:
+        skin &= place.cover < _CLEAR
+    around = light_of(target[place.part][skin])
+    return max(cheeks, float(np.median(around))) if around.size else cheeks
