@@ -106,10 +106,9 @@ def _like_lips(lent: FloatArray, target: FloatArray, target_xy: FloatArray) -> F
     Outlines are off by a part of a thin lip, and its red in another's mouth looks like a wound.
     """
     place = mouth_place(target_xy, target.shape[0], room=0.0, occluded=None)
-    ring = None if place is None else (place.outer > 0) & (place.inner < -_OFF)
-    if place is None or ring is None or not ring.any():
+    if place is None or not place.lips.any():
         return np.zeros(lent.shape[:2], np.float32)
-    flesh = target[place.part][ring]
+    flesh = target[place.part][place.lips]
     red, light = (value(lent) / max(float(np.median(value(flesh))), 1e-3) for value in (redness_of, light_of))
     return smoothstep((red - _RED) / (_REDDEST - _RED)) * smoothstep((light - _DULL) / (_BRIGHT - _DULL))
 

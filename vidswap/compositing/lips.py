@@ -23,10 +23,6 @@ _SOFT = 0.006
 """Parts of the crop over which lips fade in from their outlines."""
 _ROOM = 0.03
 """Breadth of what is looked at around the mouth, as part of the crop."""
-_AWAY = 0.008
-"""Distance from the lips from which on it is skin, as part of the crop."""
-_CLEAR = 0.2
-"""Opacity of what is in front, below which it is seen: a hand may be brighter than the face."""
 _LITTLE = 0.01
 """Excess that is left alone, as a share of the light."""
 
@@ -52,8 +48,8 @@ def dim_lips(
     """
     if share <= 0 or drawn_xy is None:
         return image
-    skin = _lightest_skin(target, target_xy, occluded)
-    if skin is None:
+    cheeks = skin_light(target, target_xy)
+    if cheeks is None:
         return image
     size = image.shape[0]
     place = mouth_place(drawn_xy, size, room=_ROOM, occluded=occluded)
@@ -65,8 +61,14 @@ def dim_lips(
     rgb = np.ascontiguousarray(image[place.part])
     # In broad, without teeth, skin, and what is in front.
     light, weight = (gaussian_blur(to_tensor(each), _BROAD * size) for each in (light_of(rgb) * lips, lips))
-    excess = to_array(light / weight.clamp_min(1e-3)) / (_MOST * skin)
-    dimmed = lips * share * (1 - 1 / np.maximum(excess, 1.0))
+    broad = to_array(light / weight.clamp_min(1e-3))
+
+    def beyond(skin: float) -> FloatArray:
+        return lips * share * (1 - 1 / np.maximum(broad / (_MOST * skin), 1.0))
+
+    dimmed = beyond(cheeks)
+    if dimmed.max() >= _LITTLE:  # or are the cheeks in the shade?
+        dimmed = beyond(max(cheeks, _light_around(target, target_xy, occluded)))
     if dimmed.max() < _LITTLE:
         return image
     out = image.copy(order="K")
@@ -74,15 +76,8 @@ def dim_lips(
     return out
 
 
-def _lightest_skin(target: FloatArray, target_xy: FloatArray, occluded: FloatArray | None) -> float | None:
-    """Light of the target's cheeks or of the skin around its mouth, whichever has more: that of a phone falls
-    on the chin. None where nothing is seen."""
-    cheeks = skin_light(target, target_xy)
+def _light_around(target: FloatArray, target_xy: FloatArray, occluded: FloatArray | None) -> float:
+    """Light of the skin around the target's mouth, 0 where none is seen: a phone's falls on the chin."""
     place = mouth_place(target_xy, target.shape[0], room=_ROOM, occluded=occluded)
-    if cheeks is None or place is None:
-        return cheeks
-    skin = place.outer < -_AWAY
-    if place.cover is not None:
-        skin &= place.cover < _CLEAR
-    around = light_of(target[place.part][skin])
-    return max(cheeks, float(np.median(around))) if around.size else cheeks
+    skin = None if place is None else target[place.part][place.skin]
+    return 0.0 if skin is None or not len(skin) else float(np.median(light_of(skin)))

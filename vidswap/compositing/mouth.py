@@ -20,6 +20,10 @@ _CHEEK = 0.012
 """Radius around them, as part of the crop."""
 _BLACK = 0.02
 """Light of cheeks from which on they are seen."""
+_OFF = 0.008
+"""Part of the crop by which outlines of lips may be off."""
+_CLEAR = 0.2
+"""Opacity of what is in front, below which a face is seen: a hand may be brighter than it."""
 _GRID = 4
 """Pixels from one place to the next where the mouth's outline is looked at."""
 
@@ -36,6 +40,20 @@ class MouthPlace:
     """``[h, w]`` the same to where the lips end."""
     cover: FloatArray | None
     """``[h, w]`` in [0, 1] what is in front; None where nothing was looked for."""
+
+    @property
+    def lips(self) -> NDArray[np.bool_]:
+        """``[h, w]`` what is surely lip, and seen."""
+        return (self.outer > 0) & (self.inner < -_OFF) & self._clear
+
+    @property
+    def skin(self) -> NDArray[np.bool_]:
+        """``[h, w]`` what is surely skin around them, and seen."""
+        return (self.outer < -_OFF) & self._clear
+
+    @property
+    def _clear(self) -> NDArray[np.bool_]:
+        return np.ones(self.outer.shape, bool) if self.cover is None else self.cover < _CLEAR
 
 
 def mouth_place(

@@ -39,9 +39,8 @@ _PALE, _PALER = 0.95, 0.75
 """Redness over that of the skin around the mouth, at which something may, and must, be teeth."""
 _AROUND = 0.02
 """Breadth of that skin, as part of the crop."""
-_OFF, _SOFT = 0.008, 0.012
-"""Parts of the crop by which the mesh's inner lips may be off, and over which what lies between them fades
-in."""
+_SOFT = 0.012
+"""Part of the crop over which what lies between the mesh's inner lips fades in."""
 _BLUR = 0.001
 """Blur of what is gained, as part of the crop."""
 _COVERED = 0.2
@@ -122,12 +121,11 @@ def _mouth(picture: FloatArray, mesh_xy: FloatArray, occluded: FloatArray | None
     if place is None:
         return None
     inside = smoothstep(place.inner / _SOFT)
-    lips, skin = (place.outer > 0) & (place.inner < -_OFF), place.outer < -_OFF
+    lips, skin = place.lips, place.skin
     if place.cover is not None:
         if float((place.cover > _COVERED).mean()) > _COVERED:
             return None
         inside = inside * (1 - np.clip(place.cover, 0, 1))
-        lips, skin = (each & (place.cover < _COVERED) for each in (lips, skin))
     if not (lips.any() and skin.any()):
         return None
     rgb = np.ascontiguousarray(picture[place.part])
