@@ -151,6 +151,9 @@ class CompositeConfig:
     wall behind a jaw as well."""
     color: Literal["none", "lab", "blocks"] = "blocks"
     """Colour agreement with the target inside the mask."""
+    contrast: float = 1.0
+    """How far the shading of a face that is drawn flatter than the footage is deepened to its. Needs the
+    colours of ``blocks``; 0 leaves it as it is drawn."""
     sharpness: bool = True
     """Match sharpness and grain to the footage."""
     texture: float = 1.0
@@ -165,6 +168,8 @@ class CompositeConfig:
     """Share of the light of the footage's teeth that the new face's get. 0 leaves them as they are drawn."""
     inner_mouth: float = 1.0
     """Share of what an open mouth shows (teeth, tongue) that is the target's own; 0 leaves it as drawn."""
+    lip_color: float = 0.7
+    """Share of the colour of the footage's lips that the new face's get. 0 leaves them as they are drawn."""
     lips: float = 1.0
     """Share of the light that is taken off lips which are brighter than skin, as those of a dark face in pale
     light become. 0 leaves them as they are drawn."""

@@ -30,6 +30,7 @@ from vidswap.compositing import (
     light_teeth,
     match_detail,
     snap_outline,
+    tint_lips,
 )
 from vidswap.compositing.arrays import resize_map, widest
 from vidswap.config import CompositeConfig, RunConfig
@@ -334,7 +335,8 @@ class PasteFaces:
     lids: dict[int, tuple[int, LidState]] = field(default_factory=dict)
     depths: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     teeth: dict[int, tuple[int, TeethState | None]] = field(default_factory=dict)
-    """Shot, and what is remembered of eyes and teeth, a track."""
+    lips: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
+    """Shot, and what is remembered of eyes, teeth and lips, a track."""
 
     def __call__(self, work: Work) -> tuple[Frame, int]:
         """The finished frame and how many faces were swapped in it."""
@@ -351,7 +353,7 @@ class PasteFaces:
         options, smooth = self.config.composite, self.config.smooth
         crop, swap = face.crop, face.swap
         mask = visible_mask(face, self.config, work.shot, self.occluders)
-        matcher = ColorMatcher(options.color, smooth.color)
+        matcher = ColorMatcher(options.color, smooth.color, contrast=options.contrast)
         # Colour is measured where both pictures show skin; a beard is pasted over as well.
         pasted, skin = mask, mask
         if face.beyond is not None:
@@ -377,15 +379,26 @@ class PasteFaces:
                 texture=options.texture * bare * (1 - features) if options.texture > 0 else None,
             )  # fmt: skip
         # Last: they have the footage's light, sharpness and grain already.
-        image = dim_lips(
-            image, face.drawn_mesh, crop.image, crop.mesh, share=options.lips, occluded=face.occluded
-        )
+        image = self._with_lips(image, face, work.shot)
         image = self._with_teeth(image, face, work.shot)
         image = lend_inner_mouth(
             image, face.drawn_mesh, filmed, crop.mesh, share=options.inner_mouth, occluded=face.occluded
         )
         image = self._with_eyes(image, face, filmed, work.shot)
         return replace(swap, image=image, mask=pasted)
+
+    def _with_lips(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
+        """The new face with lips of the target's colour, and no brighter than its skin."""
+        options, track = self.config.composite, face.face.track_id
+        if face.drawn_mesh is None:
+            return image
+        seen = face.drawn_mesh, face.crop.image, face.crop.mesh
+        image, tint = tint_lips(
+            image, *seen, of_shot(self.lips, track, shot), share=options.lip_color, occluded=face.occluded
+        )
+        if tint is not None:
+            self.lips[track] = shot, tint
+        return dim_lips(image, *seen, share=options.lips, occluded=face.occluded)
 
     def _with_teeth(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
         """The new face with teeth as bright as the target's."""

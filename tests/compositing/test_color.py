@@ -106,6 +106,40 @@ def test_hard_side_light_far_from_the_usual_is_carried_over(skin, painter, oval)
     assert wanted - before > 12 and abs(wanted - after) < 0.55 * (wanted - before)
 
 
+def modelled(picture: np.ndarray, depth: float) -> np.ndarray:
+    """A picture in whose skin light draws folds as wide as those beside a mouth."""
+    y, x = np.mgrid[0:256, 0:256] / 256
+    folds = np.sin(2 * np.pi * x / 0.09) * np.sin(2 * np.pi * y / 0.11)
+    return np.clip(picture * (1 + depth * folds[..., None]), 0, 1).astype(np.float32)
+
+
+def relief(picture: np.ndarray, oval: np.ndarray) -> float:
+    """Spread of L* among bare skin, as a cheek shows it."""
+    lab = kornia.color.rgb_to_lab(torch.from_numpy(picture).permute(2, 0, 1)[None])[0, 0].numpy()
+    y, x = np.mgrid[0:256, 0:256] / 256
+    return float(lab[(np.hypot(x - 0.5, y - 0.60) < 0.09) & (oval > 0.5)].std())
+
+
+def test_a_flatter_face_gets_the_depth_of_the_footage_and_a_deeper_one_stays(skin, painter, oval, mesh):
+    target = painter((0.62, 0.5, 0.44), seed=8)
+    beside = face_mask(mesh, 96, regions="brows,eyes,mouth", feather=8.0)
+
+    def matched(drawn: np.ndarray, filmed: np.ndarray, share: float = 1.0) -> tuple[float, float]:
+        out, state = ColorMatcher(contrast=share)(drawn, filmed, oval, features=beside)
+        return relief(out, oval), state.contrast
+
+    # Other folds than the target's: how deep they are is carried over, not where they lie.
+    flat, hard = modelled(skin, 0.05)[:, ::-1].copy(), modelled(target, 0.08)
+    wanted = relief(hard, oval)
+    (kept, _), (half, _), (out, contrast) = (matched(flat, hard, share) for share in (0.0, 0.5, 1.0))
+    assert kept < 0.8 * wanted and 1.05 < contrast < 1.35
+    assert kept < half < out < wanted
+    assert out - kept > 0.3 * (wanted - kept)
+    # What is lent is bounded, and nothing is taken.
+    assert matched(flat, modelled(target, 0.2))[1] == pytest.approx(1.35)
+    assert matched(modelled(skin, 0.2), hard)[1] == 1.0
+
+
 def test_a_lamp_of_another_colour_paints_the_new_cheek_and_white_hair_does_not(skin, painter, oval):
     """A blue lamp in a bar, from below: the neck was blue and the new chin was not."""
     target = painter((0.70, 0.52, 0.44), seed=8)
@@ -209,6 +243,8 @@ def test_none_and_strength_zero_and_wrong_use(skin, oval):
         ColorMatcher(method="hsv")
     with pytest.raises(UsageError, match="-1"):
         ColorMatcher(smoothing_frames=-1)
+    with pytest.raises(UsageError, match="contrast 2"):
+        ColorMatcher(contrast=2)
 
 
 def test_lips_do_not_glow_where_skin_gains_colour(skin: np.ndarray, oval: np.ndarray) -> None:
@@ -236,8 +272,10 @@ def test_only_what_is_shown_is_worked_out(skin, painter, oval, size):
     """Around the mask the same colours as in the whole, far from it the picture as it was."""
     image = resize_map(skin, size)
     part = oval * (np.arange(oval.shape[0])[:, None] > 0.4 * oval.shape[0])
-    whole, state = ColorMatcher()(image, painter((0.62, 0.45, 0.38), light=0.4), oval)
-    shown = ColorMatcher().apply(image, state, shown=part)
+    _, state = ColorMatcher()(image, painter((0.62, 0.45, 0.38), light=0.4), oval)
+    # Shading is held against the shown face alone.
+    whole = ColorMatcher(contrast=0.0).apply(image, state)
+    shown = ColorMatcher(contrast=0.0).apply(image, state, shown=part)
     seen = resize_map(part, size) > 0
     assert np.abs(shown - whole)[seen].max() < 1e-5
     assert np.array_equal(shown[: size // 4], image[: size // 4])

@@ -12,7 +12,7 @@ from vidswap.compositing.hairline import bare_forehead, forehead_mask, own_fring
 from vidswap.compositing.inner_mouth import lend_inner_mouth
 from vidswap.compositing.jaw import carry_jaw_on
 from vidswap.compositing.lids import LidState, lend_lids
-from vidswap.compositing.lips import dim_lips
+from vidswap.compositing.lips import dim_lips, tint_lips
 from vidswap.compositing.masks import REGIONS, face_mask, face_outline, parse_regions
 from vidswap.compositing.motion import MotionState, Placement, follow, steady_mask
 from vidswap.compositing.occlusion import (
@@ -69,6 +69,7 @@ __all__ = [
     "snap_outline",
     "steady_mask",
     "steady_occlusion",
+    "tint_lips",
     "wears_beard",
     "without_islands",
 ]

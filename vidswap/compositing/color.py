@@ -4,7 +4,10 @@
 between images", 2001); ``blocks`` follows it with a low-frequency map of gains, so that side
 light and cast shadows fall on the new face as they fell on the old one. Both are measured at a
 small size and applied at full size through a table and a smooth map, and both are carried from
-frame to frame in an open :class:`ColorState`.
+frame to frame in an open :class:`ColorState`. What is finer than that map is the new face's own shape,
+but how strongly light models a shape belongs to the footage: where the drawn face is flatter, as one
+from a generator of evenly lit photos mostly is, its own shading is deepened until skin varies as much
+as the target's.
 
 Swap and target show the same pose, so pixels are compared in pairs, and pairs that disagree with
 the rest (a hand, a beard, a highlight, an open mouth) lose their vote.
@@ -78,6 +81,11 @@ _FINE_SIZE = 256
 _FINE_SHARE = 0.99
 """Quantile of the footage's fine warm colour that bounds the swap's."""
 _LEAST_FINE = 0.01
+_SHADING_SIZE = 128
+_SHADING_LIMIT = 0.5
+"""Logarithm from which shading is lips, brows or a pupil, and is deepened no further."""
+_CONTRAST_MOST = 1.35
+"""Times the drawn shading: more makes wrinkles of the lines of a smile."""
 _DARK = 0.05
 """Added to both sides of a ratio, so that noise in black hair or pupils makes no gain."""
 
@@ -101,6 +109,8 @@ class ColorState:
     """``[3]`` factors of the distance to the mean."""
     log_field: FloatArray | None
     """``[32, 32, 3]`` logarithm of the gain of gamma-encoded RGB; None unless ``blocks``."""
+    contrast: float
+    """Factor of the shading that is finer than the field; 1 unless ``blocks``."""
     fine_warmth: float
     """Most of the warm colour that fine detail has, as a difference to the surroundings, 0..1."""
     redness: float
@@ -119,16 +129,16 @@ class ColorMatcher:
     """Time constant of the exponential smoothing in frames; 0 measures every frame afresh."""
     strength: float = 1.0
     """0 leaves the swap's colours, 1 matches fully."""
+    contrast: float = 1.0
+    """Share of the shading that a flatter swap lacks; needs ``blocks``."""
 
     def __post_init__(self) -> None:
         if self.method not in ("none", "lab", "blocks"):
+            raise UsageError(f"unknown colour method {self.method!r}: use 'none', 'lab' or 'blocks'")
+        if self.smoothing_frames < 0 or not 0 <= self.strength <= 1 or not 0 <= self.contrast <= 1:
             raise UsageError(
-                f"unknown colour method {self.method!r}: use 'none', 'lab' or 'blocks'"
-            )
-        if self.smoothing_frames < 0 or not 0 <= self.strength <= 1:
-            raise UsageError(
-                f"colour match: smoothing_frames {self.smoothing_frames} must be at least 0 "
-                f"and strength {self.strength} between 0 and 1"
+                f"colour match: smoothing_frames {self.smoothing_frames} must be at least 0, "
+                f"strength {self.strength} and contrast {self.contrast} between 0 and 1"
             )
 
     def __call__(
@@ -148,8 +158,8 @@ class ColorMatcher:
         :param mask: ``[M, M]`` where both show the face, occluders taken out.
         :param state: what the call for the frame before returned; None at a cut.
         :param features: ``[n, n]``, 1 on the brows, eyes and lips of either face: light is read beside them.
-        :param shown: ``[n, n]``, above 0 where the result will be looked at; None is everywhere. Far from it
-            the image comes back as it is.
+        :param shown: ``[n, n]`` in [0, 1], above 0 where the result will be looked at; None is everywhere.
+            Far from it the image comes back as it is, and has no part in the face's shading.
         :return: ``[S, S, 3]`` and the state for the next frame.
         """
         if self.method == "none" or self.strength == 0:
@@ -161,9 +171,7 @@ class ColorMatcher:
             return image, None
         return self.apply(image, state, shown=shown), state
 
-    def apply(
-        self, image: FloatArray, state: ColorState, *, shown: FloatArray | None = None
-    ) -> FloatArray:
+    def apply(self, image: FloatArray, state: ColorState, *, shown: FloatArray | None = None) -> FloatArray:
         """Apply a state to an image ``[S, S, 3]`` without measuring; for ``shown`` see the call."""
         size = image.shape[0]
         inner = (slice(0, size), slice(0, size)) if shown is None else _span_shown(shown, size)
@@ -172,12 +180,19 @@ class ColorMatcher:
         # A copy: what follows is done in place.
         rows, columns = inner
         part = to_tensor(image)[..., rows, columns].clone(memory_format=torch.contiguous_format)
-        out = _table_applied(part, _lab_table(state, self.strength), finest=size > _TABLE_SIDE)
+        table = _lab_table(state, self.strength)
+        out = _table_applied(part, table, finest=size > _TABLE_SIDE)
         if self.method == "blocks" and state.log_field is not None:
-            field = torch.exp(to_tensor(state.log_field) * self.strength)
-            # Cubic first: a linear enlargement from 32 would show its facets on a cheek.
-            field = F.interpolate(field, scale_factor=4, mode="bicubic", align_corners=False)
-            out = _soft_clip(out.mul_(enlarged_part(field, size, inner)))
+            # Cubic: a linear enlargement from 32 would show its facets on a cheek.
+            field = F.interpolate(
+                to_tensor(state.log_field), size=_SHADING_SIZE, mode="bicubic", align_corners=False
+            )
+            deeper = self.contrast * (state.contrast - 1)
+            if deeper > 0:
+                face = np.ones((1, 1), np.float32) if shown is None else shown
+                small = _apply_table(resize(to_tensor(image), _SHADING_SIZE), table)
+                field = field + deeper * _shading(small, to_tensor(resize_map(face, _SHADING_SIZE)))
+            out = _soft_clip(out.mul_(enlarged_part(torch.exp(self.strength * field), size, inner)))
         out = _fine_colour_bounded(out, size, state.fine_warmth, self.strength)
         made = np.array(image, dtype=np.float32)
         made[inner] = out.clamp_(0.0, 1.0)[0].permute(1, 2, 0).numpy()
@@ -202,15 +217,16 @@ class ColorMatcher:
         gain = np.clip((goal_spread + 1.5) / (swap_spread + 1.5), *_GAIN_LIMIT)
         warmth = _fine_warmth(target, mask)
         redness = max(_reddest(goal_lab, inside), float(center[1] + shift[1]) + _LIPS)
-        state = ColorState(center, shift, gain.astype(np.float32), None, warmth, redness, 1)
+        state = ColorState(center, shift, gain.astype(np.float32), None, 1.0, warmth, redness, 1)
         if self.method == "lab":
             return state
         matched = _apply_table(swap, _lab_table(state, 1.0))
         votes = inside * _exposure(goal_lab) * _not_black(swap_lab)
         if features is not None:
             votes = votes * (1 - resize_map(features, size).reshape(-1))
-        field = _light_field(matched, goal, _on_skin(swap_lab, goal_lab, votes).reshape(size, size))
-        return replace(state, log_field=field)
+        skin = _on_skin(swap_lab, goal_lab, votes).reshape(size, size)
+        field = _light_field(matched, goal, skin)
+        return replace(state, log_field=field, contrast=_contrast(matched, goal, to_tensor(skin)))
 
     def _smoothed(self, new: ColorState, old: ColorState | None) -> ColorState:
         if old is None or self.smoothing_frames == 0:
@@ -233,6 +249,7 @@ class ColorMatcher:
             shift_lab=mix(old.shift_lab, new.shift_lab),
             gain_lab=mix(old.gain_lab, new.gain_lab),
             log_field=field,
+            contrast=old.contrast + rate * (new.contrast - old.contrast),
             fine_warmth=old.fine_warmth + rate * (new.fine_warmth - old.fine_warmth),
             redness=old.redness + rate * (new.redness - old.redness),
             frames=old.frames + 1,
@@ -458,6 +475,21 @@ def _light_field(swap: torch.Tensor, goal: torch.Tensor, weight: FloatArray) -> 
     field = smooth(vote * (1 - surprise.clamp(0, 1) ** 2), _FIELD_SIGMAS)
     field = _LOG_FIELD_LIMIT * torch.tanh(field / _LOG_FIELD_LIMIT)
     return to_array(resize(field, _FIELD_SIZE))
+
+
+def _shading(picture: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the light of ``[1, 3, n, n]`` less that of what has weight around it."""
+    light = torch.log(luma(picture) + _DARK)
+    around = gaussian_blur(torch.cat([light * weight, weight], 1), _FIELD_SIGMAS[-1] * light.shape[-1])
+    shading = light - around[:, :1] / around[:, 1:].clamp_min(1e-3)
+    return _SHADING_LIMIT * torch.tanh(shading / _SHADING_LIMIT) * weight
+
+
+def _contrast(swap: torch.Tensor, goal: torch.Tensor, weight: torch.Tensor) -> float:
+    """How many times the swap's shading on skin the target's is, between 1 and a bound."""
+    # Means of amounts, not of squares: a few moles or deep wrinkles say little.
+    own, wanted = (float((_shading(each, weight).abs() * weight).sum()) for each in (swap, goal))
+    return min(max(wanted / max(own, 1e-6), 1.0), _CONTRAST_MOST)
 
 
 def _fine_colour(image: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,9 +1,12 @@
-"""Lips are no brighter than skin.
+"""Lips have the footage's colour, and are no brighter than skin.
 
-What makes lips lips is their colour; as filmed they are seldom brighter than the cheeks. A face that is
-brought from dark skin to a pale target's takes them along into the light: pink becomes all but white, as if
-lit from within. So what of the lips is brighter than the cheeks in broad is brought down to them. Their hue
-stays, and so do glints, which are small.
+The colour match (:mod:`vidswap.compositing.color`) goes by skin. What it does to skin it does to lips, which
+come out mauve where skin has to lose yellow, and grey in a dim light. The target's own lips tell what red is
+in that light, so the new ones are brought towards it as a whole; their folds and their glints stay.
+
+As filmed, lips are seldom brighter than the cheeks. A face that is brought from dark skin to a pale target's
+takes them along into the light: pink becomes all but white, as if lit from within. So what of the lips is
+brighter than the cheeks in broad is brought down to them.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from vidswap.compositing.arrays import gaussian_blur, smoothstep, to_array, to_tensor
-from vidswap.compositing.mouth import light_of, mouth_place, skin_light
+from vidswap.compositing.mouth import MouthPlace, light_of, mouth_place, redness_of, skin_light
 from vidswap.records import FloatArray
 
 _MOST = 0.9
@@ -25,6 +28,71 @@ _ROOM = 0.03
 """Breadth of what is looked at around the mouth, as part of the crop."""
 _LITTLE = 0.01
 """Excess that is left alone, as a share of the light."""
+_FRAMES = 6.0
+"""Time constant of the lips' colour in frames."""
+_LEAST_AREA = 3e-4
+"""Part of the crop that lips fill, before their colour is believed."""
+_MOST_TINT = 1.3
+"""Largest factor of a channel."""
+_DARK = 0.03
+"""Added to both sides of a ratio of light."""
+
+
+def tint_lips(
+    image: FloatArray,
+    drawn_xy: FloatArray | None,
+    target: FloatArray,
+    target_xy: FloatArray,
+    before: FloatArray | None = None,
+    *,
+    share: float = 1.0,
+    occluded: FloatArray | None = None,
+) -> tuple[FloatArray, FloatArray | None]:
+    """The new face with lips of the target's colour.
+
+    :param image: ``[S, S, 3]`` the new face, RGB in [0, 1], in the target's light.
+    :param drawn_xy: ``[468, 2 or 3]`` its landmarks in [0, 1]; None where they are not to be believed: then
+        the picture stays as it is.
+    :param target: ``[T, T, 3]`` the target's crop of the same quad; ``target_xy`` its landmarks.
+    :param before: state of the frame before, None after a cut.
+    :param share: of the difference that is made up for, 0 to 1.
+    :param occluded: ``[n, n]`` what is in front of the target's face.
+    :return: like ``image``, the very same where nothing is to be done; and the state, ``[3]`` logarithms of
+        the gain of each channel at a share of 1.
+    """
+    if share <= 0 or drawn_xy is None:
+        return image, before
+    place = mouth_place(drawn_xy, image.shape[0], room=_ROOM, occluded=occluded)
+    if place is None:
+        return image, before
+    wanted = _colour(target, mouth_place(target_xy, target.shape[0], room=_ROOM, occluded=occluded))
+    own = _colour(image, place)
+    now = before
+    if wanted is not None and own is not None:
+        most = np.log(_MOST_TINT)
+        told = np.clip(np.log((wanted + _DARK) / (own + _DARK)), -most, most).astype(np.float32)
+        now = told if before is None else before + (told - before) / _FRAMES
+    if now is None:
+        return image, None
+    out = image.copy(order="K")
+    gain = np.exp(share * now) - 1
+    out[place.part] = np.clip(image[place.part] * (1 + _softly(place)[..., None] * gain), 0.0, 1.0)
+    return out, now
+
+
+def _colour(picture: FloatArray, place: MouthPlace | None) -> FloatArray | None:
+    """RGB ``[3]`` of the lips in a picture ``[S, S, 3]``; None where too little is seen of them, or where
+    what is seen is less red than the skin beside it: hair, or a hand."""
+    if place is None or place.lips.sum() < _LEAST_AREA * picture.shape[0] ** 2:
+        return None
+    lips, skin = (np.median(picture[place.part][each], 0) for each in (place.lips, place.skin))
+    return lips if redness_of(lips) > redness_of(skin) else None
+
+
+def _softly(place: MouthPlace) -> FloatArray:
+    """``[h, w]`` 1 on lips, as far as they are seen, fading in from their outlines."""
+    lips = smoothstep(place.outer / _SOFT) * smoothstep(-place.inner / _SOFT)
+    return lips if place.cover is None else lips * (1 - np.clip(place.cover, 0, 1))
 
 
 def dim_lips(
@@ -55,9 +123,7 @@ def dim_lips(
     place = mouth_place(drawn_xy, size, room=_ROOM, occluded=occluded)
     if place is None:
         return image
-    lips = smoothstep(place.outer / _SOFT) * smoothstep(-place.inner / _SOFT)
-    if place.cover is not None:
-        lips = lips * (1 - np.clip(place.cover, 0, 1))
+    lips = _softly(place)
     rgb = np.ascontiguousarray(image[place.part])
     # In broad, without teeth, skin, and what is in front.
     light, weight = (gaussian_blur(to_tensor(each), _BROAD * size) for each in (light_of(rgb) * lips, lips))
