@@ -173,6 +173,9 @@ class CompositeConfig:
     lips: float = 1.0
     """Share of the light that is taken off lips which are brighter than skin, as those of a dark face in pale
     light become. 0 leaves them as they are drawn."""
+    frown: float = 1.0
+    """Share of the target's frown that brows which stay behind get: they are moved in the picture, and get
+    its folds. 0 leaves them as they are drawn."""
     closed_eyes: float = 1.0
     """Share of the target's own lids where its eyes are closed: blinks, winks, a lowered gaze. 0 leaves them
     as the generator draws them."""

@@ -25,7 +25,7 @@ from vidswap.works import FaceWork, Work
 
 KIND = "target-latents"
 """Kind of the cache's entries."""
-_VERSION = 20
+_VERSION = 21
 State = dict[str, Any]
 
 

@@ -64,6 +64,11 @@ IRIS_NETWORK_EYE = (
     (263, 249, 390, 373, 374, 380, 381, 382, 362, 466, 388, 387, 386, 385, 384, 398),
 )
 
+# The skin between lid and brow, on the side of the nose, and its rows in that network's contour. What
+# knits brows pushes it down on the eye; the mesh network hardly sees that.
+IRIS_NETWORK_FROWN = ((222, 221, 189), (442, 441, 413))
+IRIS_NETWORK_FROWN_ROWS = (45, 46, 47)
+
 # From the middle of an eye's corners to the mean of its six dlib points, over the eye's width:
 # outwards and up. Means over 48 faces of the generator at psi 0.7 (deviation 0.012 and 0.006).
 _EYE_CENTER_OUT = 0.034

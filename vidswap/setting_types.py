@@ -61,6 +61,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "composite.feather": (0, 1024),
     "composite.outline": (0, 1),
     "composite.closed_eyes": (0, 1),
+    "composite.frown": (0, 1),
     "composite.inner_mouth": (0, 1),
     "composite.eye_depth": (0, 1),
     "composite.teeth": (0, 1),

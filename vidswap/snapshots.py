@@ -16,7 +16,14 @@ import torch
 from numpy.typing import NDArray
 
 from vidswap.cache import canonical_json
-from vidswap.compositing import ColorState, HeldOcclusion, LidState, MotionState, TeethState
+from vidswap.compositing import (
+    ColorState,
+    FrownState,
+    HeldOcclusion,
+    LidState,
+    MotionState,
+    TeethState,
+)
 from vidswap.faces.finder import FinderState, Followed
 from vidswap.faces.track import Track
 from vidswap.inversion import Correction, Hidden, WarmState
@@ -28,8 +35,8 @@ Array = NDArray[Any]
 _RECORDS = {
     kind.__name__: kind
     for kind in (
-        ColorState, Correction, Face, FinderState, Followed, HeldOcclusion, Hidden, LidState, MotionState,
-        Pivot, Response, TeethState, Track, WarmState,
+        ColorState, Correction, Face, FinderState, Followed, FrownState, HeldOcclusion, Hidden, LidState,
+        MotionState, Pivot, Response, TeethState, Track, WarmState,
     )  # fmt: skip
 }
 _TREE = "tree"

@@ -17,6 +17,7 @@ from vidswap import warp
 from vidswap.compositing import (
     ColorMatcher,
     ColorState,
+    FrownState,
     LidState,
     TeethState,
     above_beard,
@@ -24,6 +25,7 @@ from vidswap.compositing import (
     deepen_eyes,
     dim_lips,
     face_mask,
+    knit_brows,
     lend_inner_mouth,
     lend_lids,
     lend_sheen,
@@ -336,7 +338,8 @@ class PasteFaces:
     depths: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
     teeth: dict[int, tuple[int, TeethState | None]] = field(default_factory=dict)
     lips: dict[int, tuple[int, np.ndarray]] = field(default_factory=dict)
-    """Shot, and what is remembered of eyes, teeth and lips, a track."""
+    frowns: dict[int, tuple[int, FrownState]] = field(default_factory=dict)
+    """Shot, and what is remembered of eyes, teeth, lips and brows, a track."""
 
     def __call__(self, work: Work) -> tuple[Frame, int]:
         """The finished frame and how many faces were swapped in it."""
@@ -378,6 +381,7 @@ class PasteFaces:
                 footage_scale=quad_size_px(face.quad) / image.shape[0], seed=int(work.frame.pts) & 0x7FFFFFFF,
                 texture=options.texture * bare * (1 - features) if options.texture > 0 else None,
             )  # fmt: skip
+        image = self._with_brows(image, face, work.shot)
         # Last: they have the footage's light, sharpness and grain already.
         image = self._with_lips(image, face, work.shot)
         image = self._with_teeth(image, face, work.shot)
@@ -386,6 +390,17 @@ class PasteFaces:
         )
         image = self._with_eyes(image, face, filmed, work.shot)
         return replace(swap, image=image, mask=pasted)
+
+    def _with_brows(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
+        """The new face with brows that frown as the target's."""
+        track = face.face.track_id
+        image, now = knit_brows(
+            image, face.drawn_mesh, face.crop.image, face.crop.mesh, of_shot(self.frowns, track, shot),
+            share=self.config.composite.frown, occluded=face.occluded,
+        )  # fmt: skip
+        if now is not None:
+            self.frowns[track] = shot, now
+        return image
 
     def _with_lips(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
         """The new face with lips of the target's colour, and no brighter than its skin."""

@@ -194,15 +194,20 @@ def test_gradients_reach_the_image(networks: AlignedMesh, face: Tensor) -> None:
 
 
 @torch.no_grad()
-def test_refined_eyes_change_eyelids_only(networks: AlignedMesh, face: Tensor) -> None:
+def test_refined_eyes_change_eyelids_and_what_tells_a_frown_only(networks: AlignedMesh, face: Tensor) -> None:
     refined = AlignedMesh(networks.mesh, networks.iris, refine_eyes=True)
     before, _, iris = networks(face)
     after, _, same_iris = refined(face)
     assert torch.equal(iris, same_iris)
     moved = (before != after)[0]
-    lids = {i for ring in landmarks.IRIS_NETWORK_EYE for i in ring}
-    assert set(moved.any(1).nonzero().flatten().tolist()) == lids
+    lids, frown = (
+        {i for ring in rings for i in ring}
+        for rings in (landmarks.IRIS_NETWORK_EYE, landmarks.IRIS_NETWORK_FROWN)
+    )
+    assert set(moved.any(1).nonzero().flatten().tolist()) == lids | frown
     assert not bool(moved[:, 2].any())
+    of_lids, _, _ = refined(face, lids_only=True)
+    assert set((of_lids != before)[0].any(1).nonzero().flatten().tolist()) == lids
     assert float((before - after).norm(dim=-1).max()) * 1024 < 25
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vidswap import weights
 from vidswap.errors import WeightsError
+from vidswap.landmarks import IRIS_NETWORK_FROWN
 from vidswap.models.aligned_mesh import AlignedMesh, mouth_opening
 from vidswap.models.lips import LIPS, LipNet, _window
 from vidswap.models.mobile_stylegan import MobileStyleGAN
@@ -44,7 +45,7 @@ def meshes(weights_home: Path) -> Iterator[AlignedMesh]:
 @pytest.mark.parametrize("seed", sorted(GOLDEN))
 def test_points_are_the_publishers(faces: dict[str, Tensor], meshes: AlignedMesh, seed: str) -> None:
     golden = torch.tensor(GOLDEN[seed])
-    ours, plain = (meshes(faces[seed], plain_lips=each)[0] for each in (False, True))
+    ours, plain = (meshes(faces[seed], lids_only=each)[0] for each in (False, True))
     away = [(mesh[0, list(LIPS), :2] - golden).norm(dim=1).mean() * 512 for mesh in (ours, plain)]
     assert away[0] < 3.0  # pixels: MediaPipe's region of interest lies a little differently
     assert away[0] < 0.6 * away[1]
@@ -59,8 +60,8 @@ def test_closed_lips_have_no_gap(faces: dict[str, Tensor], meshes: AlignedMesh) 
 
 
 def test_only_the_lips_are_others(faces: dict[str, Tensor], meshes: AlignedMesh) -> None:
-    ours, plain = (meshes(faces["0"], plain_lips=each)[0][0] for each in (False, True))
-    rest = np.setdiff1d(np.arange(468), LIPS)
+    ours, plain = (meshes(faces["0"], lids_only=each)[0][0] for each in (False, True))
+    rest = np.setdiff1d(np.arange(468), LIPS + sum(IRIS_NETWORK_FROWN, ()))
     torch.testing.assert_close(ours[rest], plain[rest])
     torch.testing.assert_close(ours[..., 2], plain[..., 2])
     assert float((ours - plain)[list(LIPS), :2].norm(dim=1).min()) > 0
@@ -71,7 +72,7 @@ def test_a_turned_face_has_turned_lips(faces: dict[str, Tensor], meshes: Aligned
     lips = meshes.lips
     assert lips is not None
     crop = torch.nn.functional.interpolate(faces["0"][..., 40:472, 40:472], 192, mode="area") * 0.5 + 0.5
-    mesh = (meshes(faces["0"], plain_lips=True)[0][..., :2] * 512 - 40) * 192 / 432
+    mesh = (meshes(faces["0"], lids_only=True)[0][..., :2] * 512 - 40) * 192 / 432
     upright = lips(crop, mesh)
     small = torch.deg2rad(torch.tensor(12.0))
     turn = torch.tensor([[small.cos(), -small.sin()], [small.sin(), small.cos()]])
@@ -100,7 +101,7 @@ def test_gradients_reach_the_picture_and_not_the_mesh(faces: dict[str, Tensor], 
     with torch.enable_grad():
         crop = torch.nn.functional.interpolate(faces["0"], 192, mode="area") * 0.5 + 0.5
         crop.requires_grad_(True)
-        mesh = (meshes(faces["0"], plain_lips=True)[0] * 192).detach().requires_grad_(True)
+        mesh = (meshes(faces["0"], lids_only=True)[0] * 192).detach().requires_grad_(True)
         lips(crop, mesh).sum().backward()
     assert float(crop.grad.abs().max()) > 0 and mesh.grad is None
 

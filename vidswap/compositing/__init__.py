@@ -7,6 +7,7 @@ from vidswap.compositing.beard import above_beard, beard_beyond, own_head, wears
 from vidswap.compositing.color import ColorMatcher, ColorMethod, ColorState
 from vidswap.compositing.detail import match_detail
 from vidswap.compositing.eyes import deepen_eyes
+from vidswap.compositing.frown import FrownState, knit_brows
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.hairline import bare_forehead, forehead_mask, own_fringe
 from vidswap.compositing.inner_mouth import lend_inner_mouth
@@ -41,6 +42,7 @@ __all__ = [
     "LidState",
     "MotionState",
     "Placement",
+    "FrownState",
     "TeethState",
     "ColorMatcher",
     "ColorMethod",
@@ -57,6 +59,7 @@ __all__ = [
     "follow",
     "forehead_mask",
     "hold_occlusion",
+    "knit_brows",
     "lend_inner_mouth",
     "lend_lids",
     "lend_sheen",

@@ -21,6 +21,8 @@ from vidswap.geometry import quad_size_px
 from vidswap.landmarks import (
     EYE_CORNERS,
     IRIS_NETWORK_EYE,
+    IRIS_NETWORK_FROWN,
+    IRIS_NETWORK_FROWN_ROWS,
     MESH_POINTS,
     MOUTH_CORNERS,
     keypoints_from_mesh,
@@ -98,10 +100,11 @@ class FaceMesher:
             mesh[list(LIPS), :2] = _from_quad(self._run_lips(self._lips, crop, points), quad)
         irises = []
         for side in (0, 1):
-            iris, lids = self._run_iris(picture, mesh, right_in_image=side == 1)
+            iris, contour = self._run_iris(picture, mesh, right_in_image=side == 1)
             irises.append(iris)
             if self.refine_eyelids:
-                mesh[IRIS_NETWORK_EYE[side], :2] = lids
+                mesh[IRIS_NETWORK_EYE[side], :2] = contour[: len(IRIS_NETWORK_EYE[side])]
+                mesh[IRIS_NETWORK_FROWN[side], :2] = contour[list(IRIS_NETWORK_FROWN_ROWS)]
         keypoints = keypoints_from_mesh(mesh)
         keypoints[3:] = corners
         return replace(
@@ -131,7 +134,7 @@ class FaceMesher:
     def _run_iris(
         self, rgb: NDArray[np.uint8], mesh: Array, *, right_in_image: bool
     ) -> tuple[Array, Array]:
-        """Iris ``[5, 2]`` and eyelid contour ``[16, 2]`` of one eye.
+        """Iris ``[5, 2]`` of one eye, and 71 points around it, the eyelid's 16 first.
 
         The network was trained on the eye that is on the image's left (outer corner on the
         left); the other eye is shown to it mirrored. On seven portraits its lids then lie 0.01
@@ -148,10 +151,10 @@ class FaceMesher:
             pixels = pixels[:, ::-1]
         out = self._iris(pixels)
         iris = out[self._iris_out[1]].reshape(5, 3)[:, :2] / np.float32(_EYE_SIZE)
-        lids = out[self._iris_out[0]].reshape(71, 3)[:16, :2] / np.float32(_EYE_SIZE)
+        contour = out[self._iris_out[0]].reshape(71, 3)[:, :2] / np.float32(_EYE_SIZE)
         if right_in_image:
-            iris, lids = iris * (-1, 1) + (1, 0), lids * (-1, 1) + (1, 0)
-        return _from_quad(iris, quad), _from_quad(lids, quad)
+            iris, contour = iris * (-1, 1) + (1, 0), contour * (-1, 1) + (1, 0)
+        return _from_quad(iris, quad), _from_quad(contour, quad)
 
 
 def mesh_quad(mesh_xyz: Array, *, margin: float = _FACE_MARGIN) -> Array:

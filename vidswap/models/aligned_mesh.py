@@ -17,7 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidswap.errors import WeightsError
-from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_EYE, LEFT_BROW, MOUTH_CORNERS, RIGHT_BROW
+from vidswap.landmarks import (
+    EYE_CORNERS,
+    IRIS_NETWORK_EYE,
+    IRIS_NETWORK_FROWN,
+    IRIS_NETWORK_FROWN_ROWS,
+    LEFT_BROW,
+    MOUTH_CORNERS,
+    RIGHT_BROW,
+)
 from vidswap.models.lips import LIPS, LipNet
 from vidswap.models.mesh import EYE_SIZE, FACE_SIZE, FaceMeshNet, IrisNet
 
@@ -59,7 +67,7 @@ class AlignedMesh(nn.Module):
     :param refine_eyes: replace x and y of the 32 eyelid points by those of the iris network,
         as MediaPipe and :mod:`vidswap.faces` do. Use it wherever eye aspect counts: the mesh
         alone hardly follows the lids (its eye aspect spans 0.19 to 0.34 over faces where the
-        refined one spans 0.10 to 0.48).
+        refined one spans 0.10 to 0.48). The 6 points that tell a frown are replaced as well.
     :param lips: replaces x and y of the 80 points of the lips by its own, whose gap is 0 when they are
         closed.
     """
@@ -94,11 +102,11 @@ class AlignedMesh(nn.Module):
         lips = LipNet.load(locate("lips-features"), locate("lips-points")) if refined else None
         return cls(*nets, refine_eyes=refined, lips=lips).eval()
 
-    def forward(self, images: Tensor, *, plain_lips: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, *, lids_only: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Mesh, presence, irises.
 
         :param images: ``[B, 3, S, S]`` RGB in [-1, 1], S in 128, 256, 512, 1024.
-        :param plain_lips: leave the lips as the mesh network has them.
+        :param lids_only: leave lips and frown as the mesh network has them.
         :return: mesh ``[B, 468, 3]``; presence probability ``[B]``; irises ``[B, 2, 5, 2]``,
             left eye in the image first, each the centre, then the iris's edge on the side of the
             nose, above, on the side of the temple, below.
@@ -108,10 +116,14 @@ class AlignedMesh(nn.Module):
         images = self._prepared(images)
         crops, mesh, presence = self._mesh(images)
         contour, iris = self._eyes(images, mesh)
-        if self.lips is not None and not plain_lips:
+        if self.lips is not None and not lids_only:
             mesh = self._with_lips(self.lips, crops, mesh)
         if self.refine_eyes:
-            mesh = _with_points(mesh, sum(IRIS_NETWORK_EYE, ()), contour.flatten(1, 2))
+            lids = contour[:, :, : len(IRIS_NETWORK_EYE[0])]
+            mesh = _with_points(mesh, sum(IRIS_NETWORK_EYE, ()), lids.flatten(1, 2))
+            if not lids_only:
+                frown = contour[:, :, list(IRIS_NETWORK_FROWN_ROWS)]
+                mesh = _with_points(mesh, sum(IRIS_NETWORK_FROWN, ()), frown.flatten(1, 2))
         return mesh, torch.sigmoid(presence), iris
 
     def mesh_only(self, images: Tensor) -> Tensor:
@@ -159,7 +171,7 @@ class AlignedMesh(nn.Module):
         return _with_points(mesh, LIPS, points * _CROP_SCALE + self._offset)
 
     def _eyes(self, images: Tensor, mesh: Tensor) -> tuple[Tensor, Tensor]:
-        """Eyelid contours ``[B, 2, 16, 2]`` and irises ``[B, 2, 5, 2]``."""
+        """Points around the eyes ``[B, 2, 71, 2]`` and irises ``[B, 2, 5, 2]``."""
         count = images.shape[0]
         corners = _corners(mesh.detach())
         centre = corners.mean(2)
@@ -173,10 +185,10 @@ class AlignedMesh(nn.Module):
         crops = _sample(images, grid.reshape(count, 2 * EYE_SIZE, EYE_SIZE, 2))
         crops = crops.reshape(count, 3, 2, EYE_SIZE, EYE_SIZE).transpose(1, 2)
         contour, iris = self.iris(crops.reshape(2 * count, 3, EYE_SIZE, EYE_SIZE))
-        points = torch.cat([contour[:, :16, :2], iris[..., :2]], 1).reshape(count, 2, 21, 2)
+        points = torch.cat([contour[..., :2], iris[..., :2]], 1).reshape(count, 2, 76, 2)
         points = torch.einsum("bepk,bekl->bepl", points / EYE_SIZE - 0.5, axes)
         points = points + centre[:, :, None]
-        return points[:, :, :16], points[:, :, 16:]
+        return points[:, :, :71], points[:, :, 71:]
 
 
 _SIZES = (128, 256, 512, 1024)

@@ -44,7 +44,7 @@ class FaceFeatures(nn.Module):
             functional.adaptive_avg_pool2d(block, grid).flatten(1)
             for block, grid in zip(blocks, (5, 4, 3), strict=True)
         ]
-        mesh, _, iris = self.meshes(images, plain_lips=True)  # as the encoders were trained
+        mesh, _, iris = self.meshes(images, lids_only=True)  # as the encoders were trained
         thumbnail = functional.adaptive_avg_pool2d(images, _THUMBNAIL).flatten(1)
         return torch.cat((*pooled, embedding, mesh.flatten(1), iris.flatten(1), thumbnail), 1)
 
