@@ -87,10 +87,16 @@ def test_a_face_at_rest_or_with_the_same_frown_stays(face, rested) -> None:
 
 def test_hidden_brows_and_no_mesh_change_nothing(face, rested) -> None:
     _, state = frowned(face, rested, rested, knit(rested, 0.04))
-    hand = np.ones((64, 64), np.float32)
-    for drawn, options in ((None, {}), (rested, {"share": 0.0}), (rested, {"occluded": hand})):
+    for drawn, options in ((None, {}), (rested, {"share": 0.0})):
         out, after = knit_brows(face, drawn, face, knit(rested, 0.04), state, **options)
         assert out is face and after is state
+    hand = np.ones((64, 64), np.float32)
+    out, after = knit_brows(face, rested, face, knit(rested, 0.04), occluded=hand)
+    assert out is face and after is None
+    # A brow that goes behind a hand stays as it was, and the other one goes on.
+    hand[:, 32:] = 0.0
+    _, after = knit_brows(face, rested, face, rested, state, occluded=hand)
+    assert after.fall[0] == state.fall[0] and after.fall[1] < state.fall[1]
 
 
 def test_the_folds_of_a_frown_are_lent_and_smooth_skin_is_not(face, rested) -> None:
@@ -110,5 +116,9 @@ def test_the_folds_of_a_frown_are_lent_and_smooth_skin_is_not(face, rested) -> N
     np.testing.assert_allclose(again, filmed, atol=1e-6)
     away = np.abs(out - face).max(-1)
     assert away[:70].max() < 1 / 255 and away[140:].max() < 1 / 255
+    bridge = np.ones((64, 64), np.float32)  # what is dark there belongs to glasses
+    bridge[:, :20] = bridge[:, 44:] = bridge[36:] = 0.0
+    worn, _ = knit_brows(face, rested, filmed, rested, FrownState(*np.zeros((3, 2))), occluded=bridge)
+    assert worn is face
     smooth, _ = knit_brows(filmed, rested, face, rested)
     assert smooth is filmed

@@ -2,7 +2,7 @@
 
 Where brows are, and how they are shaped, says who somebody is, and a mixer leaves them to the source: the
 target frowns, and the new face does not. Along the latent directions of a generator of smiling portraits a
-frown is not to be had either: a tenth of one already fades brows and reddens lips. So the drawn brows are
+frown is not to be had either: a quarter of one already fades brows and reddens lips. So the drawn brows are
 moved in the picture: by how far the target's skin between lid and brow has come down from where it rests,
 less what the drawn face shows of it. The folds that stand between knit brows are the target's own: they are
 a frown's, not a person's.
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, luma, smoothstep, to_array, to_tensor
+from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, smoothstep, to_array, to_tensor
 from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_FROWN
 from vidswap.records import FloatArray
 
@@ -56,6 +56,7 @@ _DIM = 0.05
 _DARKEST = 0.4
 """Logarithm of light that a fold takes at the most."""
 _COVERED = 0.3
+"""Opacity of what is in front of a brow, from which on it is not seen."""
 
 
 @dataclass(frozen=True)
@@ -94,21 +95,28 @@ def knit_brows(
     if share <= 0 or drawn_xy is None:
         return image, before
     shown, drawn = _heights(target_xy), _heights(drawn_xy)
-    if occluded is not None:
-        hidden = [_cover(occluded, target_xy, side) > _COVERED for side in (0, 1)]
-        if any(hidden):
-            return image, before
-    if before is None:
-        state = FrownState(shown, drawn, np.zeros(2, np.float32))
+    hidden = np.array([_cover(occluded, target_xy, side) > _COVERED for side in (0, 1)])
+    if before is not None:
+        state = _frowning(before, shown, drawn, hidden)
+    elif hidden.any():
+        return image, None
     else:
-        rest, own_rest = _rest(before.target, shown), _rest(before.drawn, drawn)
-        lack = (rest - shown) - (own_rest - drawn)
-        fall = before.fall + (np.clip(lack, 0.0, _MOST) - before.fall) / _FRAMES
-        state = FrownState(rest, own_rest, fall.astype(np.float32))
+        state = FrownState(shown, drawn, np.zeros(2, np.float32))
     out, fall = image, share * np.maximum(state.fall - _LEAST, 0.0)
     if fall.any():
         out = _moved(image, np.asarray(drawn_xy, np.float64)[:, :2], fall)
-    return _folded(out, target, np.asarray(target_xy, np.float64)[:, :2], share), state
+    return _folded(out, target, np.asarray(target_xy, np.float64)[:, :2], share, occluded), state
+
+
+def _frowning(
+    before: FrownState, shown: FloatArray, drawn: FloatArray, hidden: NDArray[np.bool_]
+) -> FrownState:
+    """The state with this frame's heights ``[2]``; a brow that is hidden stays as it was."""
+    rest, own_rest = _rest(before.target, shown), _rest(before.drawn, drawn)
+    lack = np.clip((rest - shown) - (own_rest - drawn), 0.0, _MOST)
+    fall = (before.fall + (lack - before.fall) / _FRAMES).astype(np.float32)
+    kept = ((before.target, rest), (before.drawn, own_rest), (before.fall, fall))
+    return FrownState(*(np.where(hidden, old, now) for old, now in kept))
 
 
 def _rest(old: FloatArray, now: FloatArray) -> FloatArray:
@@ -135,7 +143,10 @@ def _heights(mesh_xy: NDArray[np.floating]) -> FloatArray:
     return np.array(found, np.float32)
 
 
-def _cover(occluded: FloatArray, mesh_xy: NDArray[np.floating], side: int) -> float:
+def _cover(occluded: FloatArray | None, mesh_xy: NDArray[np.floating], side: int) -> float:
+    """Mean opacity of what is in front of a brow."""
+    if occluded is None:
+        return 0.0
     points = np.asarray(mesh_xy)[list(IRIS_NETWORK_FROWN[side] + _INNER[side]), :2]
     x, y = np.clip((points * occluded.shape[0]).astype(int), 0, occluded.shape[0] - 1).T
     return float(occluded[y, x].mean())
@@ -210,7 +221,11 @@ def _bell(
 
 
 def _folded(
-    image: FloatArray, target: FloatArray, target_xy: NDArray[np.float64], share: float
+    image: FloatArray,
+    target: FloatArray,
+    target_xy: NDArray[np.float64],
+    share: float,
+    occluded: FloatArray | None,
 ) -> FloatArray:
     """The picture with the dark folds between the target's brows, the very same where it has none."""
     across, down, length = _axes(target_xy)
@@ -224,6 +239,8 @@ def _folded(
         / _FOLD_SIZE
     )
     place = torch.from_numpy(_bell(away - between, across, down, reach).astype(np.float32))
+    if occluded is not None:  # the bridge of glasses, a strand of hair
+        place = place * (1 - torch.from_numpy(resize_map(occluded, _FOLD_SIZE)[part]).clamp(0, 1))
     wanted = _lines(target, part)
     depth = float(((wanted.clamp(max=0.0) ** 2 * place).sum() / place.sum().clamp_min(1e-6)).sqrt())
     strength = share * float(smoothstep(np.float32((depth - _SMOOTH) / (_FOLDED - _SMOOTH))))

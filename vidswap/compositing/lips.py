@@ -83,7 +83,7 @@ def tint_lips(
 def _colour(picture: FloatArray, place: MouthPlace | None) -> FloatArray | None:
     """RGB ``[3]`` of the lips in a picture ``[S, S, 3]``; None where too little is seen of them, or where
     what is seen is less red than the skin beside it: hair, or a hand."""
-    if place is None or place.lips.sum() < _LEAST_AREA * picture.shape[0] ** 2:
+    if place is None or not place.skin.any() or place.lips.sum() < _LEAST_AREA * picture.shape[0] ** 2:
         return None
     lips, skin = (np.median(picture[place.part][each], 0) for each in (place.lips, place.skin))
     return lips if redness_of(lips) > redness_of(skin) else None
