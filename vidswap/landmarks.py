@@ -51,6 +51,8 @@ REGIONS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """Region -> closed outlines. ``skin`` has the outline of the face."""
 
+INNER_BROWS = ((55, 107), (285, 336))
+"""The ends of the left and of the right brow beside the nose."""
 EYE_CORNERS = ((33, 133), (362, 263))
 """Left and right corner of the left and of the right eye."""
 MOUTH_CORNERS = (61, 291)

@@ -405,8 +405,6 @@ class PasteFaces:
     def _with_lips(self, image: np.ndarray, face: FaceWork, shot: int) -> np.ndarray:
         """The new face with lips of the target's colour, and no brighter than its skin."""
         options, track = self.config.composite, face.face.track_id
-        if face.drawn_mesh is None:
-            return image
         seen = face.drawn_mesh, face.crop.image, face.crop.mesh
         image, tint = tint_lips(
             image, *seen, of_shot(self.lips, track, shot), share=options.lip_color, occluded=face.occluded

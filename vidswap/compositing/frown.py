@@ -17,13 +17,20 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vidswap.compositing.arrays import gaussian_blur, luma, resize_map, smoothstep, to_array, to_tensor
-from vidswap.landmarks import EYE_CORNERS, IRIS_NETWORK_FROWN
+from vidswap.compositing.arrays import (
+    gaussian_blur,
+    luma,
+    resize_map,
+    scaled_span,
+    smoothstep,
+    to_array,
+    to_tensor,
+)
+from vidswap.landmarks import EYE_CORNERS, INNER_BROWS, IRIS_NETWORK_FROWN
 from vidswap.records import FloatArray
 
-_INNER = ((55, 107), (285, 336))
-"""Mesh points of the inner ends of both brows."""
 _MIDDLE, _OUTER = ((52, 105), (282, 334)), ((46, 70), (276, 300))
+"""Mesh points of the middles and the outer ends of both brows."""
 _LIDS = ((159, 158), (386, 385))
 """The middle of the upper lids: nothing moves from there on downwards."""
 _RELAXING, _KNITTING = 0.2, 0.005
@@ -147,7 +154,7 @@ def _cover(occluded: FloatArray | None, mesh_xy: NDArray[np.floating], side: int
     """Mean opacity of what is in front of a brow."""
     if occluded is None:
         return 0.0
-    points = np.asarray(mesh_xy)[list(IRIS_NETWORK_FROWN[side] + _INNER[side]), :2]
+    points = np.asarray(mesh_xy)[list(IRIS_NETWORK_FROWN[side] + INNER_BROWS[side]), :2]
     x, y = np.clip((points * occluded.shape[0]).astype(int), 0, occluded.shape[0] - 1).T
     return float(occluded[y, x].mean())
 
@@ -159,7 +166,7 @@ def _moved(image: FloatArray, drawn: NDArray[np.float64], fall: FloatArray) -> F
     reach = length * np.array(_REACH)
     centres, shifts = [], []
     for side, inward in ((0, across), (1, -across)):
-        for points, share in ((_INNER[side], 1.0), (_MIDDLE[side], _MIDDLE_SHARE), (_OUTER[side], 0.0)):
+        for points, share in ((INNER_BROWS[side], 1.0), (_MIDDLE[side], _MIDDLE_SHARE), (_OUTER[side], 0.0)):
             centres.append(drawn[list(points)].mean(0))
             shifts.append(share * fall[side] * length * (_DOWN * down + _IN * inward))
     moving = np.array([each for each, shift in zip(centres, shifts, strict=True) if shift.any()])
@@ -229,7 +236,7 @@ def _folded(
 ) -> FloatArray:
     """The picture with the dark folds between the target's brows, the very same where it has none."""
     across, down, length = _axes(target_xy)
-    between = np.mean([target_xy[list(points)].mean(0) for points in _INNER], 0)
+    between = np.mean([target_xy[list(points)].mean(0) for points in INNER_BROWS], 0)
     reach = length * np.array(_BETWEEN)
     part = _box(between - 3 * reach.max(), between + 3 * reach.max(), _FOLD_SIZE)
     if part is None:
@@ -247,7 +254,7 @@ def _folded(
     if strength <= 0:
         return image
     lent = strength * place * (_lines(image, part) - wanted).clamp(0.0, _DARKEST)
-    inner = _scaled(part, image.shape[0])
+    inner = scaled_span(part, image.shape[0] / _FOLD_SIZE)
     shape = tuple(each.stop - each.start for each in inner)
     gain = torch.exp(-F.interpolate(lent, size=shape, mode="bicubic", align_corners=False))
     out = image.copy(order="K")
@@ -255,17 +262,9 @@ def _folded(
     return out
 
 
-def _scaled(part: tuple[slice, slice], size: int) -> tuple[slice, slice]:
-    """Rows and columns of folds in a picture of this size."""
-    rows, columns = (
-        slice(round(each.start * size / _FOLD_SIZE), round(each.stop * size / _FOLD_SIZE)) for each in part
-    )
-    return rows, columns
-
-
 def _lines(picture: FloatArray, part: tuple[slice, slice]) -> torch.Tensor:
     """Lines and folds of a part of a picture, ``[1, 1, h, w]``: logarithms of light, below 0 where dark."""
-    seen = to_tensor(np.ascontiguousarray(picture[_scaled(part, picture.shape[0])]))
+    seen = to_tensor(np.ascontiguousarray(picture[scaled_span(part, picture.shape[0] / _FOLD_SIZE)]))
     shape = tuple(each.stop - each.start for each in part)
     small = F.interpolate(luma(seen), size=shape, mode="bilinear", align_corners=False, antialias=True)
     light = torch.log(small + _DIM)

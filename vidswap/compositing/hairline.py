@@ -24,7 +24,7 @@ from vidswap.compositing.arrays import (
 from vidswap.compositing.glance import GLANCE_SIZE as _SIZE
 from vidswap.compositing.glance import Glance
 from vidswap.compositing.masks import face_mask, outline_distance
-from vidswap.landmarks import LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
+from vidswap.landmarks import INNER_BROWS, LEFT_BROW, LEFT_EYE, RIGHT_BROW, RIGHT_EYE
 from vidswap.records import FloatArray
 
 _DARKER = 14.0
@@ -37,7 +37,6 @@ _LOCK = (0.15, 0.3)
 """The same of a lock beside the cheeks, in hue, upwards in light, or downwards beyond the shade."""
 _SHADE = 0.9
 """Logarithm by which skin in the shade may be darker."""
-_BROWS_INNER = ((55, 107), (285, 336))
 _EDGE = 16.0
 """Pixels of a 1024 crop by which a forehead fades out."""
 _HANGS = 60
@@ -55,7 +54,7 @@ def forehead_mask(mesh_xyz: NDArray[np.floating], size: int) -> FloatArray:
     rows = ((np.arange(size, dtype=np.float32) + 0.5) / size)[:, None]
     brows = float(mesh_xyz[[*LEFT_BROW, *RIGHT_BROW], 1].min())
     eyes = float(mesh_xyz[[*LEFT_EYE, *RIGHT_EYE], 1].mean())
-    left, right = (float(mesh_xyz[list(ends), 0].mean()) for ends in _BROWS_INNER)
+    left, right = (float(mesh_xyz[list(ends), 0].mean()) for ends in INNER_BROWS)
     aside = abs(rows.T - (left + right) / 2)
     above = np.clip((brows - _ABOVE_BROWS / 2 - rows) / 0.02, 0, 1)
     between = np.clip((eyes - rows) / 0.02, 0, 1) * np.clip(((right - left) / 2 - aside) / 0.01, 0, 1)
